@@ -1,0 +1,309 @@
+"""`rmpipe run | plan | rank | why | show | verify | ui`: verbs on a study or an address.
+
+Nothing heavy is imported before a command needs it, so that `--help` answers at once and a study whose every stage is a
+hit is answered from the records alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rmpipe.artifact import Ranking, Report
+    from rmpipe.study import Study
+    from tasks.stage import Plan
+
+STUDIES = Path(__file__).parent / "studies"
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    from rmpipe.config import StudyError
+    from rmpipe.store import StoreError
+
+    try:
+        return COMMANDS[options.command](options)
+    except StudyError as error:
+        return _complain(str(error), BAD_INPUT, options)
+    except KeyboardInterrupt:
+        return _complain("interrupted; nothing half-made is left, and the next run goes on from here", INTERRUPTED, options)
+    except (StoreError, RuntimeError) as error:
+        return _complain(str(error), _code(error), options)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `rmpipe show | head`: nobody listens any more
+        return DONE
+
+
+def _code(error: Exception) -> int:
+    outcome = getattr(error, "outcome", None)
+    return BAD_INPUT if outcome is not None and outcome.bad_input else FAILED
+
+
+def _complain(text: str, code: int, options: argparse.Namespace) -> int:
+    print(f"rmpipe {options.command}: {text}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="rmpipe", description="Which reward model teaches this policy best?")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, operand: str, help_text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument(operand, metavar=operand.upper(), help=help_text)
+        return command
+
+    known = "a TOML file, or one of " + ", ".join(sorted(path.stem for path in STUDIES.glob("*.toml")))
+    for name, text in (
+        ("run", "make what a study asks for, and print its answer"),
+        ("plan", "say what would run, and why; nothing is made"),
+        ("rank", "print a study's answer from the records"),
+    ):
+        command = add(name, text, "study", known)
+        command.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help="change one value of the study")
+        if name != "rank":
+            command.add_argument("--only", metavar="STAGE", action="append", default=[], help="stop after these stages")
+            command.add_argument("--refresh", metavar="STAGE", action="append", default=[], help="make these again")
+            command.add_argument("--strict", action="store_true", help="refuse hits whose code or inputs have changed")
+        if name == "run":
+            command.add_argument("--jobs", "-j", type=_positive, default=os.cpu_count() or 1, help="stages at a time (default: cores)")
+    add("why", "where an artifact came from, and what sets it apart from its nearest sibling", "address", "stage/48195f80cea8")
+    add("show", "what an artifact holds", "address", "stage/48195f80cea8, or a study for its report")
+    verify = commands.add_parser("verify", help="hash everything in the store and name what was altered")
+    verify.add_argument("address", nargs="*", metavar="ADDRESS", help="only these; all by default")
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
+    ui = commands.add_parser("ui", help="open MLflow on this store, on loopback")
+    ui.add_argument("--port", type=_positive, default=5000, help="the next free one is taken if it is in use")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+# -- studies --------------------------------------------------------------------------------------------------------
+
+
+def find_study(name: str) -> Path:
+    """A study by file or by the name of a shipped one.
+
+    Raises:
+        StudyError: neither; the shipped names are listed.
+    """
+    from rmpipe.config import StudyError, nearest
+
+    if name.endswith(".toml") or Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in STUDIES.glob("*.toml")}
+    if name not in shipped:
+        raise StudyError(f"{name}: no such study; {nearest(name, list(shipped))}; or give a .toml file")
+    return shipped[name]
+
+
+def planned(options: argparse.Namespace) -> tuple[Study, Plan, Report]:
+    """Read a study and ask its flow what it needs; nothing runs."""
+    from flows.teach import teach
+    from rmpipe.store import Store
+    from rmpipe.study import Study
+    from tasks.stage import planning
+
+    study = Study.read(find_study(options.study), options.set)
+    strict, refresh = getattr(options, "strict", False), tuple(getattr(options, "refresh", ()))
+    with planning(Store(), strict=strict, refresh=refresh) as plan:
+        report = teach(study)
+    plan.check_names(refresh, "--refresh")
+    if only := tuple(getattr(options, "only", ())):
+        plan.keep(only)
+    return study, plan, report
+
+
+def run(options: argparse.Namespace) -> int:
+    """Make what is missing and print the answer."""
+    study, plan, report = planned(options)
+    if plan.to_run:
+        from flows.conduct import conduct
+        from rmpipe.preference import check
+
+        check(study.dataset)
+        with _quiet_interrupts():
+            conduct(plan, question=study.flow, study=study.name, jobs=options.jobs, closing=lambda _: _close(report))
+    else:
+        from flows.conduct import plan_summary
+        from flows.progress import say_once
+        from rmpipe.lineage import note
+
+        for step in plan.steps.values():
+            for text in say_once(plan.store, step.address, step.notes):
+                print(f"hit   {step.address}: {text}", file=sys.stderr)
+        note(plan.store.home, {"study": study.name, "question": study.flow, "addresses": plan_summary(plan)})
+    made = len(plan.to_run)
+    said = f"nothing had to run: all {len(plan.steps)} stages are in the store" if not made else f"{made} of {len(plan.steps)} stages ran"
+    return _answer(options, plan, report, said)
+
+
+def _quiet_interrupts() -> contextlib.AbstractContextManager[None]:
+    """SIGTERM ends a run as Ctrl-C does: cleanly."""
+    import signal
+
+    @contextlib.contextmanager
+    def listening():
+        def stop(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    return listening()
+
+
+def _close(report: Report) -> None:
+    from flows.conduct import leave_artifacts
+
+    if (report.path / "record.json").exists():
+        leave_artifacts(report)
+
+
+def _answer(options: argparse.Namespace, plan: Plan, report: Report, said: str) -> int:
+    if not (report.path / "record.json").exists():  # --only stopped before the report
+        _print(options, {"to_run": 0, "stages": [step.json() for step in plan.steps.values()]}, said)
+        return DONE
+    ranking: Ranking = report.inputs["ranking"]
+    where = f"report   {report.page}\nbrowse   rmpipe ui\n{said}"
+    _print(options, {"said": said, "report": str(report.page), **rows(ranking)}, f"{ranking.path.joinpath('table.txt').read_text()}\n{where}")
+    return DONE
+
+
+def rows(ranking: Ranking) -> dict[str, Any]:
+    """The part of an answer that `--json` prints."""
+    answer = ranking.answer()
+    return {key: answer[key] for key in ("study", "rows", "correlations", "contrasts", "sentences")}
+
+
+def _print(options: argparse.Namespace, value: Any, text: str) -> None:
+    print(json.dumps(value, ensure_ascii=False) if options.json else text)
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """Print what would run, and why."""
+    _, plan, _ = planned(options)
+    steps = [step.json() for step in plan.steps.values()]
+    lines = [_line(step) for step in steps]
+    total = f"{len(plan.to_run)} of {len(steps)} stages to run"
+    _print(options, {"stages": steps, "to_run": len(plan.to_run)}, "\n".join([*lines, total]))
+    return DONE
+
+
+def _line(step: dict[str, Any]) -> str:
+    name, _, code = step["address"].partition("/")
+    title = step["title"].removeprefix(name).strip(" ·")
+    return f"  {name:<9} {code}  {step['status']:<4} {title:<34} {'; '.join(step['why'])}".rstrip()
+
+
+def rank(options: argparse.Namespace) -> int:
+    """Print the answer from the records."""
+    study, plan, report = planned(options)
+    if plan.to_run:
+        text = f"{len(plan.to_run)} of {len(plan.steps)} stages have not been made; first: rmpipe run {options.study}"
+        return _complain(text, FAILED, options)
+    ranking = report.inputs["ranking"]
+    text = (ranking.path / "table.txt").read_text()
+    _print(options, rows(ranking), f"{text}\nreport   {report.page}")
+    return DONE
+
+
+# -- addresses ------------------------------------------------------------------------------------------------------
+
+
+def why(options: argparse.Namespace) -> int:
+    """An artifact's record, its parents, and what differs from its nearest sibling."""
+    from rmpipe.artifact import open_artifact
+    from rmpipe.config import flatten
+    from rmpipe.store import Store, difference
+
+    store = Store()
+    artifact = open_artifact(store.resolve(options.address), store.home)
+    record = artifact.record
+    mine = flatten({**record["config"], **record["inputs"], "version": record["version"]})
+    others = {other: difference(store.record(other) or {}, mine) for other in store.all(record["stage"]) if other != artifact.address}
+    others = {other: lines for other, lines in others.items() if lines}
+    sibling = min(others, key=lambda other: len(others[other]), default=None)
+    parents = {name: handle for name, handle in artifact.inputs.items() if handle}
+    told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": others.get(sibling or "", [])}
+    lines = [
+        repr(artifact),
+        f"  {record['title']}, made {record['created']} in {record['seconds']} s",
+        f"  commit {record['commit'] or 'unknown'}, MLflow run {record['run_id']}",
+        *(f"  {name:<24} {_shown(value)}" for name, value in flatten(record["config"]).items()),
+        *(f"  from {name}: {_shown(handle)}" for name, handle in parents.items()),
+        f"  nearest sibling: {sibling or 'none'}",
+        *(f"    {line}" for line in told["differs"]),
+    ]
+    _print(options, told, "\n".join(lines))
+    return DONE
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def show(options: argparse.Namespace) -> int:
+    """What an artifact holds, as text."""
+    from rmpipe.artifact import open_artifact
+    from rmpipe.store import Store
+
+    store = Store()
+    artifact = open_artifact(store.resolve(options.address), store.home)
+    files = {name: entry["size"] for name, entry in artifact.record["files"].items()}
+    told: dict[str, Any] = {"address": artifact.address, "kind": artifact.record["kind"], "summary": artifact.record["summary"],
+                            "metrics": artifact.record["metrics"], "path": str(artifact.path), "files": files}  # fmt: skip
+    lines = [repr(artifact), f"  {artifact.path}", *(f"  {value:>14.4f}  {name}" for name, value in told["metrics"].items())]
+    lines += [f"  {size:>14,}  {name}" for name, size in files.items()]
+    if not options.json and artifact.main:
+        lines += ["", artifact.table().head(8).to_string(max_colwidth=48)]
+    _print(options, told, "\n".join(lines))
+    return DONE
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Hash every file of the store; altered artifacts are named and will be made again."""
+    from rmpipe.store import Store
+
+    store = Store()
+    wanted = [store.resolve(text) for text in options.address] or store.all()
+    altered = {address: list(files) for address in wanted if (files := store.verify(address))}
+    lines = [f"altered  {address}: {', '.join(files)}; the next run makes it again" for address, files in altered.items()]
+    _print(options, {"checked": len(wanted), "altered": altered}, "\n".join([*lines, f"{len(wanted)} artifacts checked, {len(altered)} altered"]))
+    return FAILED if altered else DONE
+
+
+def ui(options: argparse.Namespace) -> int:
+    """Serve MLflow on this store until Ctrl-C."""
+    from rmpipe.lineage import Ledger
+    from rmpipe.store import Store
+
+    return Ledger(Store().home).serve(options.port)
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": run, "plan": plan_command, "rank": rank, "why": why, "show": show, "verify": verify, "ui": ui,
+}  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main())

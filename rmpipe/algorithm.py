@@ -1,0 +1,347 @@
+"""Training through TRL: supervised finetuning, reward models, RLHF.
+
+Texts are turned into ids by `rmpipe.text` before a trainer sees them, so that what a reward model was trained on is to
+the token what it scores later. Trainers keep checkpoints in the stage's scratch folder; a run that was killed goes on
+from the last whole one and ends in the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field
+
+from rmpipe.config import Config, Registry, Runtime, StudyError
+from rmpipe.text import Text, encode, padding_id, render, response_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+OPTIMISERS = {"adamw": "adamw_torch", "sgd": "sgd", "rmsprop": "rmsprop"}
+
+
+class Log(Protocol):
+    """What training tells while it works; see `tasks.execution.Log`."""
+
+    scratch: Path
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None: ...
+
+    def progress(self, done: int, total: int) -> None: ...
+
+
+class Optimiser(Config):
+    """An optimiser. Under plain SGD the reward's scale is felt; AdamW and clipping undo it."""
+
+    name: Literal["adamw", "sgd", "rmsprop"] = "adamw"
+    learning_rate: float = Field(gt=0)
+    clip: float = Field(1.0, ge=0)
+    """Largest gradient norm; 0 for no clipping."""
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+
+
+class Training(Config):
+    """What every training has."""
+
+    steps: int = Field(ge=1)
+    optimiser: Optimiser
+    checkpoint_seconds: Annotated[float, Runtime] = 60.0
+    """How much work a kill may cost."""
+
+
+class Finetuning(Training):
+    """Next-token loss: on completions where rows have a prompt, on whole texts where they have not."""
+
+    batch_size: int = Field(32, ge=1)
+    max_length: int | None = None
+    micro_batch: Annotated[int | None, Runtime] = None
+
+
+class RewardTraining(Training):
+    """Bradley-Terry loss, -mean log sigmoid(r_chosen - r_rejected) + c mean (r_chosen + r_rejected)^2."""
+
+    batch_size: int = Field(32, ge=1)
+    center_rewards_coefficient: float = 0.01
+    head: Literal["zero", "random"] = "zero"
+    """A head started at random adds noise of its own before any training."""
+    max_length: int | None = None
+
+
+class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
+    """An RLHF algorithm: one frozen class, found by its `kind`."""
+
+    kind: str
+    prompts_per_step: int = Field(24, ge=1)
+    samples_per_prompt: int = Field(4, ge=2)
+    kl_coefficient: float = Field(0.05, ge=0)
+    temperature: float = Field(1.0, gt=0)
+    top_k: int = 0
+    top_p: float = 1.0
+    max_new_tokens: int = Field(64, ge=1)
+    evaluations: int = Field(5, ge=2)
+    """How often held-out prompts are looked at, the beginning and the end included."""
+
+    def looks(self) -> list[int]:
+        """The steps at which held-out prompts are looked at."""
+        return sorted({round(self.steps * index / (self.evaluations - 1)) for index in range(self.evaluations)})
+
+    def trainer(self) -> tuple[type, type, dict[str, Any]]:
+        """TRL's trainer, its arguments' class, and the arguments that only it has."""
+        raise NotImplementedError
+
+
+class Rloo(Algorithm):
+    """REINFORCE with the mean of a prompt's other samples as baseline (Ahmadian et al. 2024; 2503.15477, F.1)."""
+
+    kind: Literal["rloo"] = "rloo"
+    normalise_advantages: bool = False
+
+    def trainer(self) -> tuple[type, type, dict[str, Any]]:
+        """TRL's RLOO."""
+        from trl import RLOOConfig, RLOOTrainer
+
+        return RLOOTrainer, RLOOConfig, {"normalize_advantages": self.normalise_advantages}
+
+
+class Grpo(Algorithm):
+    """Group relative policy optimisation. Scaling by the group's std, its default, undoes what variance does."""
+
+    kind: Literal["grpo"] = "grpo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+
+    def trainer(self) -> tuple[type, type, dict[str, Any]]:
+        """TRL's GRPO."""
+        from trl import GRPOConfig, GRPOTrainer
+
+        return GRPOTrainer, GRPOConfig, {"scale_rewards": self.scale_rewards, "loss_type": self.loss}
+
+
+# -- the three trainings --------------------------------------------------------------------------------------------
+
+
+def finetune(
+    base: Path | tuple[PreTrainedModel, PreTrainedTokenizerBase], rows: Iterable[dict[str, Any]], out: Path,
+    *, config: Finetuning, seed: int, log: Log,
+) -> None:  # fmt: skip
+    """Finetune a causal language model and save it with its tokenizer.
+
+    Args:
+        base: a folder, or a model and its tokenizer.
+        rows: {"prompt", "completion"}, or {"text"}; an end of sequence is learnt after each.
+        out: where to.
+
+    Raises:
+        StudyError: every row is longer than `max_length`.
+    """
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    model, tokenizer = _load(base) if isinstance(base, Path) else base
+    examples = [row for row in (_example(tokenizer, row) for row in rows) if _fits(row["input_ids"], config.max_length)]
+    if not examples:
+        raise StudyError(f"finetuning.max_length: no row has as few as {config.max_length} tokens; raise it")
+    more = {"max_length": None, "completion_only_loss": True, "packing": False, "shuffle_dataset": False}
+    arguments = _arguments(SFTConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more)
+    trainer = SFTTrainer(model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer))
+    _run(trainer, config, log, out, tokenizer)
+
+
+def train_reward_model(
+    base: Path, pairs: Iterable[dict[str, Any]], out: Path, *, config: RewardTraining, seed: int, log: Log
+) -> None:
+    """Train a linear head, and the model under it, on preference pairs by the Bradley-Terry loss.
+
+    Args:
+        base: a causal language model's folder; its unembedding is replaced by a head of one output.
+        pairs: {"prompt", "chosen", "rejected"}.
+        out: where to; loads with AutoModelForSequenceClassification.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers import AutoModelForSequenceClassification
+    from trl import RewardConfig, RewardTrainer
+
+    _, tokenizer = _load(base, model=False)
+    torch.manual_seed(seed)
+    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32, use_safetensors=True)
+    model.config.pad_token_id = padding_id(tokenizer)
+    if config.head == "zero":
+        torch.nn.init.zeros_(model.score.weight)
+    examples = [{f"{side}_ids": encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")} for pair in pairs]
+    examples = [row for row in examples if all(_fits(ids, config.max_length) for ids in row.values())]
+    more = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
+    arguments = _arguments(RewardConfig, config, seed, log, batch=config.batch_size, **more)
+    trainer = RewardTrainer(model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer))
+    _run(trainer, config, log, out, tokenizer)
+
+
+def align(
+    policy: Path, prompts: list[Text], reward: Callable[[list[Text], list[str]], Any], out: Path,
+    *, config: Algorithm, seed: int, log: Log, evaluate: Callable[[Any, Any, int], dict[str, float]] | None = None,
+) -> None:  # fmt: skip
+    """Train a policy by RLHF and save it with its tokenizer.
+
+    Args:
+        policy: the initial policy's folder, which is also the reference that KL is measured from.
+        prompts: what it is asked while it learns.
+        reward: prompts and responses to (n,) rewards, as they shall be felt.
+        evaluate: called with model, tokenizer and step at `config.looks()`; it does not disturb the training's random numbers.
+    """
+    from datasets import Dataset
+
+    trainer_class, arguments_class, special = config.trainer()
+    _, tokenizer = _load(policy, model=False)
+    rendered = {render(tokenizer, prompt): prompt for prompt in prompts}
+    more = {
+        "beta": config.kl_coefficient, "num_generations": config.samples_per_prompt, "temperature": config.temperature,
+        "top_k": config.top_k, "top_p": config.top_p, "max_completion_length": config.max_new_tokens,
+        "steps_per_generation": 1, "disable_dropout": True, "model_init_kwargs": {"dtype": "float32"},
+    }  # fmt: skip
+    batch = config.prompts_per_step * config.samples_per_prompt
+    trainer = trainer_class(
+        str(policy),
+        reward_funcs=_felt(reward, rendered, tokenizer),
+        args=_arguments(arguments_class, config, seed, log, batch=batch, **more, **special),
+        train_dataset=Dataset.from_list([{"prompt": text} for text in rendered]),
+        processing_class=_padded(tokenizer, side="left"),
+    )
+    if evaluate is not None:
+        trainer.add_callback(_looking(evaluate, config.looks(), tokenizer))
+    _run(trainer, config, log, out, tokenizer)
+
+
+def _felt(reward: Callable[[list[Text], list[str]], Any], rendered: dict[str, Text], tokenizer: Any) -> Callable[..., list[float]]:
+    """The reward as TRL calls it, with texts decoded behind their prompts so that no leading space is lost."""
+
+    def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
+        heads = {text: list(tokenizer(text)["input_ids"]) for text in dict.fromkeys(prompts)}
+        pairs = zip(prompts, completion_ids, strict=True)
+        texts = [response_text(tokenizer, heads[text], list(map(int, ids))) for text, ids in pairs]
+        return [float(value) for value in reward([rendered[text] for text in prompts], texts)]
+
+    return rewarded
+
+
+def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
+    prompt, response = (row["prompt"], row["completion"]) if "prompt" in row else ("", row["text"])
+    ids = encode(tokenizer, prompt, response)
+    asked = len(encode(tokenizer, prompt)) if "prompt" in row else 1
+    return {"input_ids": ids, "completion_mask": [0] * asked + [1] * (len(ids) - asked)}
+
+
+def _fits(ids: list[int], limit: int | None) -> bool:
+    return limit is None or len(ids) <= limit
+
+
+def _load(folder: Path, *, model: bool = True) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True) if model else None
+    return loaded, AutoTokenizer.from_pretrained(folder)
+
+
+def _padded(tokenizer: Any, side: str = "right") -> Any:
+    """A copy of the tokenizer that trainers can pad with: the saved one stays as it came."""
+    import copy
+
+    other = copy.deepcopy(tokenizer)
+    other.padding_side = side
+    if other.pad_token_id is None:
+        other.pad_token_id = padding_id(other)
+    return other
+
+
+def _arguments(kind: type, config: Training, seed: int, log: Log, *, batch: int, micro: int | None = None, **more: Any) -> Any:
+    """Trainer arguments with everything said that has a default we do not want (bf16 and checkpointing on, for two)."""
+    import torch
+
+    micro = min(micro or batch, batch)
+    if batch % micro:
+        raise StudyError(f"micro_batch: {micro} does not divide the batch of {batch}; take a divisor")
+    cuda, optimiser = torch.cuda.is_available(), config.optimiser
+    return kind(
+        output_dir=str(log.scratch / "trainer"), max_steps=config.steps, seed=seed, data_seed=seed,
+        per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
+        learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.schedule, warmup_steps=optimiser.warmup_steps,
+        weight_decay=optimiser.weight_decay, optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
+        bf16=False, use_cpu=not cuda, gradient_checkpointing=False, save_strategy="no", save_only_model=False,
+        logging_steps=max(1, config.steps // 20), report_to="none", disable_tqdm=True, dataloader_pin_memory=cuda,
+        **more,
+    )  # fmt: skip
+
+
+def _run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> None:
+    trainer.add_callback(_telling(config, log))
+    trainer.remove_callback(_printer())
+    trainer.train(resume_from_checkpoint=_last_whole(log.scratch / "trainer"))
+    trainer.model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)
+
+
+def _printer() -> type:
+    from transformers import PrinterCallback
+
+    return PrinterCallback
+
+
+def _last_whole(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end: its state is the last file that a trainer writes."""
+    for checkpoint in sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]), reverse=True):
+        try:
+            json.loads((checkpoint / "trainer_state.json").read_text())
+        except (OSError, json.JSONDecodeError):
+            continue
+        return str(checkpoint)
+    return None
+
+
+def _telling(config: Training, log: Log) -> Any:
+    """Progress, curves, and a checkpoint whenever as much work is at stake as a kill may cost."""
+    from transformers import TrainerCallback
+
+    class Telling(TrainerCallback):
+        saved = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            log.progress(state.global_step, state.max_steps)
+            if time.monotonic() - self.saved >= config.checkpoint_seconds and state.global_step < state.max_steps:
+                control.should_save, self.saved = True, time.monotonic()
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            numbers = {name: value for name, value in (logs or {}).items() if isinstance(value, float | int)}
+            log.metrics(numbers, state.global_step)
+
+    return Telling()
+
+
+def _looking(evaluate: Callable[[Any, Any, int], dict[str, float]], looks: list[int], tokenizer: Any) -> Any:
+    """Evaluation at some steps, with the training's random numbers put back as they were."""
+    from transformers import TrainerCallback
+
+    class Looking(TrainerCallback):
+        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step == 0:
+                self._look(model, 0)
+
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step in looks:
+                self._look(model, state.global_step)
+
+        def _look(self, model: Any, step: int) -> None:
+            import torch
+
+            training = model.training
+            model.eval()
+            with torch.random.fork_rng(), torch.no_grad():
+                evaluate(model, tokenizer, step)
+            model.train(training)
+
+    return Looking()

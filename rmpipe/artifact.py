@@ -1,0 +1,239 @@
+"""Typed handles of what the store holds.
+
+A handle is an address and a place, nothing more: it is known before the artifact is made, travels between processes,
+and reads its data only when asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from rmpipe.config import StudyError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+Inputs = dict[str, Any]  # argument name -> handle, list of handles, dictionary of handles, or None
+
+
+class Artifact:
+    """What a stage made: `<Rollouts sample/5fa8bf694aba 500 prompts x 16>`.
+
+    Args:
+        address: `stage/12 hexadecimal digits`, a hash of what the stage was told.
+        home: the folder that holds all state (`$RMPIPE_HOME`).
+    """
+
+    kinds: ClassVar[dict[str, type[Artifact]]] = {}
+    main: ClassVar[str] = ""  # the file that `table()` reads
+
+    def __init_subclass__(cls) -> None:
+        Artifact.kinds[cls.__name__] = cls
+
+    def __init__(self, address: str, home: Path | str):
+        self.address = address
+        self.home = Path(home)
+
+    @classmethod
+    def at(cls, folder: Path, summary: str = "", **metrics: float) -> Self:
+        """What a stage returns: the folder it wrote, one line about it, and numbers worth comparing."""
+        draft = cls("", folder)
+        draft.summary, draft.metrics = summary, metrics
+        return draft
+
+    summary: str = ""
+    metrics: dict[str, float] = {}  # noqa: RUF012 - replaced, never altered
+
+    @property
+    def path(self) -> Path:
+        """The artifact's folder."""
+        return self.home / "store" / self.address if self.address else self.home
+
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Who made it, from what, when, with which code and packages."""
+        try:
+            return json.loads((self.path / "record.json").read_text())
+        except FileNotFoundError:
+            raise StudyError(f"{self.address}: not in {self.home / 'store'}; run its study first") from None
+
+    @property
+    def inputs(self) -> Inputs:
+        """The handles it was made from, by argument name."""
+        return {name: self._handles(value) for name, value in self.record["inputs"].items()}
+
+    @property
+    def run(self) -> str | None:
+        """The MLflow run that made the bytes."""
+        return self.record.get("run_id")
+
+    @property
+    def content(self) -> str:
+        """SHA-256 over the names and digests of its files."""
+        return self.record["content"]
+
+    def table(self) -> pd.DataFrame:
+        """Its main table."""
+        import pandas as pd
+
+        if not self.main:
+            raise StudyError(f"{self!r} has no table")
+        return pd.read_parquet(self.path / self.main)
+
+    def json(self, name: str) -> Any:
+        """One of its JSON files."""
+        return json.loads((self.path / name).read_text())
+
+    def _handles(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._handles(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self._handles(item) for name, item in value.items()}
+        return None if value is None else open_artifact(value, self.home)
+
+    def __repr__(self) -> str:
+        built = (self.path / "record.json").exists()
+        note = self.record.get("summary", "") if built else "not built"
+        return f"<{type(self).__name__} {self.address}{' ' if note else ''}{note}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and (self.address, self.home) == (other.address, other.home)
+
+    def __hash__(self) -> int:
+        return hash((self.address, self.home))
+
+
+class Preferences(Artifact):
+    """Preference pairs: id, prompt, chosen, rejected, split, and scores once relabelled; counts in `summary.json`."""
+
+    main = "preferences.parquet"
+
+    def split(self, name: str) -> pd.DataFrame:
+        """The rows of one split: reward, policy or test."""
+        table = self.table()
+        return table[table["split"] == name].reset_index(drop=True)
+
+
+class Rollouts(Artifact):
+    """K responses a prompt of one policy, one row a prompt."""
+
+    main = "rollouts.parquet"
+
+    def pairs(self) -> tuple[list[Any], list[str]]:
+        """Prompts and responses flattened, prompt-major: both of length prompts x K."""
+        table = self.table()
+        prompts = [prompt for prompt, texts in zip(table["prompt"], table["responses"], strict=True) for _ in texts]
+        return prompts, [text for texts in table["responses"] for text in texts]
+
+
+class Scores(Artifact):
+    """One reward model's rewards over rollouts (`rollouts.npy`, (prompts, K)) and over pairs (`pairs.npy`, (n, 2))."""
+
+    def rewards(self) -> np.ndarray:
+        """Rewards of the rollouts, (prompts, samples), reward units."""
+        import numpy as np
+
+        return np.load(self.path / "rollouts.npy", allow_pickle=False)
+
+    def pairs(self) -> np.ndarray | None:
+        """Rewards of (chosen, rejected) of the test pairs, (n, 2), reward units; None when no pairs were scored."""
+        import numpy as np
+
+        file = self.path / "pairs.npy"
+        return np.load(file, allow_pickle=False) if file.exists() else None
+
+
+class Weights(Artifact):
+    """A causal language model in the form of `save_pretrained`, or a reference to a folder or hub id."""
+
+    @property
+    def model(self) -> Path:
+        """The folder that `from_pretrained` loads."""
+        reference = self.path / "reference.json"
+        return Path(self.json("reference.json")["path"]) if reference.exists() else self.path / "model"
+
+
+class Policy(Weights):
+    """A policy that RLHF trained, with its curve over training and texts it wrote."""
+
+    main = "curve.parquet"
+
+    def samples(self) -> pd.DataFrame:
+        """Held-out prompts with a response before and after, and the gain of each prompt."""
+        import pandas as pd
+
+        return pd.read_parquet(self.path / "prompts.parquet")
+
+
+class RewardModel(Artifact):
+    """A reward model of any kind: what it is (`reward_model.json`), with its weights in `model/` when it has any."""
+
+    @property
+    def components(self) -> list[RewardModel]:
+        """The reward models it is made of."""
+        return self.inputs.get("components") or []
+
+
+class Measurement(Artifact):
+    """Numbers with intervals about one reward model under one policy; `prompts.parquet` has them prompt by prompt."""
+
+    main = "prompts.parquet"
+
+    def numbers(self) -> dict[str, dict[str, float] | None]:
+        """Each number as {"value", "low", "high"}, or None where it cannot be known."""
+        return self.json("measurement.json")
+
+
+class Ranking(Artifact):
+    """The answer: rows, correlations, contrasts, sentences."""
+
+    def answer(self) -> dict[str, Any]:
+        """The answer as JSON holds it."""
+        return self.json("answer.json")
+
+
+class Report(Artifact):
+    """One self-contained page: `report.html`."""
+
+    @property
+    def page(self) -> Path:
+        """The page."""
+        return self.path / "report.html"
+
+
+def open_artifact(address: str, home: Path | str) -> Artifact:
+    """The handle at an address, of the kind its record names.
+
+    Raises:
+        StudyError: nothing is at that address.
+    """
+    record = Artifact(address, home).record
+    return Artifact.kinds[record["kind"]](address, home)
+
+
+def handles(value: Any) -> Iterator[Artifact]:
+    """Every handle inside an input value: a handle, a list, a dictionary, or None."""
+    if isinstance(value, Artifact):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from handles(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from handles(item)
+
+
+def addresses(value: Any) -> Any:
+    """An input value with each handle replaced by its address."""
+    if isinstance(value, Artifact):
+        return value.address
+    if isinstance(value, list | tuple):
+        return [addresses(item) for item in value]
+    if isinstance(value, dict):
+        return {name: addresses(item) for name, item in value.items()}
+    return value

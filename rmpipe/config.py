@@ -1,0 +1,153 @@
+"""Configuration as a value: frozen, typed, unknown keys refused, with an identity that can be hashed.
+
+A `Config` says *what* is asked for. A field marked `Runtime` says only *how fast*, and stays outside identity; a field
+marked `Neutral(value)` was added later, and leaves old identities unmoved while it has that value.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class StudyError(ValueError):
+    """Bad input from the user: names the file, the field and the remedy, and costs no compute."""
+
+
+class Runtime:
+    """Marks a field that changes how fast a result comes, never what it is: `Annotated[int, Runtime]`."""
+
+
+@dataclass(frozen=True)
+class Neutral:
+    """Marks an option added after addresses were given out: at `value` it leaves them as they were."""
+
+    value: Any
+
+
+class Config(BaseModel):
+    """A frozen value; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def identity(config: Config) -> dict[str, Any]:
+    """The part of a configuration that decides what comes out: no `Runtime` fields, no `Neutral` ones at rest."""
+    fields = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        marks = field.metadata
+        runtime = any(mark is Runtime or isinstance(mark, Runtime) for mark in marks)
+        resting = any(isinstance(mark, Neutral) and mark.value == value for mark in marks)
+        if not (runtime or resting):
+            fields[name] = plain(value)
+    return fields
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON holds it. Raises TypeError for what has no stable text: a callable, a set, a bare object."""
+    if isinstance(value, Config):
+        return identity(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        if not all(isinstance(key, str) for key in value):
+            raise TypeError(f"keys must be text, got {sorted(map(repr, value))}")
+        return {key: plain(item) for key, item in value.items()}
+    raise TypeError(f"{type(value).__name__} has no stable text and cannot be part of an address: {value!r}")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for equal values: sorted keys, no spaces, no NaN."""
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def digest(value: Any, length: int = 12) -> str:
+    """The first `length` hexadecimal digits of SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries and lists as dotted leaves: `{"sampling.temperature": 1.0}`."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if items is None or not value:
+        return {prefix: value}
+    leaves: dict[str, Any] = {}
+    for key, item in items:
+        leaves |= flatten(item, f"{prefix}.{key}" if prefix else str(key))
+    return leaves
+
+
+def nearest(word: str, words: list[str]) -> str:
+    """`; did you mean X?` when some known word is close, else the list of the known ones."""
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(words))}"
+
+
+def explain(error: ValidationError, kind: type[Config], where: str = "") -> str:
+    """A validation error as one line a field: its dotted path, what is wrong, and what to write instead."""
+    return "\n".join(_line(item, kind, where) for item in error.errors(include_url=False))
+
+
+def _line(item: Any, kind: type[Config], where: str) -> str:
+    path = ".".join(part for part in (where, *map(str, item["loc"])) if part)
+    if item["type"] == "extra_forbidden":
+        return f"{path}: unknown key; {nearest(str(item['loc'][-1]), list(kind.model_fields))}"
+    if item["type"] == "missing":
+        return f"{path}: missing; add it"
+    got = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+    return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
+
+
+class Registry:
+    """A family of configurations, each found by one literal: `class Scaled(Kind): kind: Literal["scaled"]`.
+
+    Third parties add members through an entry point of the family's group, which need only import their module.
+    """
+
+    family: ClassVar[dict[str, type[Config]]]
+    key: ClassVar[str]
+    group: ClassVar[str]
+
+    def __init_subclass__(cls, key: str = "", group: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if key:
+            cls.family, cls.key, cls.group = {}, key, group
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, key: str = "", group: str = "", **kwargs: Any) -> None:
+        field = getattr(cls, "model_fields", {}).get(cls.key)
+        for literal in get_args(field.annotation) if field else ():
+            cls.family[literal] = cls  # type: ignore[assignment]
+
+    @classmethod
+    def parse(cls, table: Any, where: str) -> Any:
+        """Read a member from a table.
+
+        Args:
+            where: the table's place in the study, for messages.
+
+        Raises:
+            StudyError: unknown member or key, wrong type; one line each, with the nearest known name.
+        """
+        if not isinstance(table, dict):
+            raise StudyError(f"{where}: expected a section, got {table!r}")
+        name = table.get(cls.key)
+        if name not in cls.family:
+            for entry in entry_points(group=cls.group):
+                entry.load()
+        if name not in cls.family:
+            problem = "missing" if name is None else f"no {cls.key} {name!r}"
+            raise StudyError(f"{where}.{cls.key}: {problem}; {nearest(str(name), list(cls.family))}")
+        try:
+            return cls.family[name](**table)
+        except ValidationError as error:
+            raise StudyError(explain(error, cls.family[name], where)) from error

@@ -1,0 +1,250 @@
+"""A policy: a causal language model that is loaded, sampled, and asked how likely it finds what was written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rmpipe.config import StudyError
+from rmpipe.drawing import Batch, Sampled, left_padded, noise_of, positions_of, warp_of
+from rmpipe.text import Text, encode, padding_id
+
+if TYPE_CHECKING:
+    import torch
+
+Pair = tuple[list[int], list[int]]  # tokens of a prompt, and of a response to it
+
+LOGITS = 2**25  # most logits of a batch that are held at a time when likelihoods are asked for: 128 MiB in float32
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def context(self) -> int:
+        """The most tokens it can hold."""
+        config = self.model.config.get_text_config()
+        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+
+
+# -- loading --------------------------------------------------------------------------------------------------------
+
+
+def load(
+    path: Path | str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
+) -> LanguageModel:
+    """Load a causal language model in evaluation mode: float32, safetensors only.
+
+    Args:
+        path: a folder, or a hub id.
+        device: by default the GPU when there is one.
+
+    Raises:
+        StudyError: the folder is not there or lacks something; names it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    check_folder(path)
+    told = {"revision": revision, "trust_remote_code": trust_remote_code}
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, **told)
+    model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+    return LanguageModel(model, AutoTokenizer.from_pretrained(path, **told))
+
+
+def check_folder(path: Path | str) -> None:
+    """Refuse a local folder that is no model before anything is spent on it; a hub id passes.
+
+    Raises:
+        StudyError: names the folder, what is missing, and the remedy.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if isinstance(path, Path) or folder.is_absolute() or len(folder.parts) > 2 or str(path).startswith("."):
+            raise StudyError(f"{folder}: no such folder; name a folder of save_pretrained, or a hub id (owner/name)")
+        return
+    needed = {"config.json": ["config.json"], "a tokenizer": ["tokenizer.json", "tokenizer.model", "vocab.json"]}
+    needed["weights as safetensors"] = ["*.safetensors"]
+    for name, patterns in needed.items():
+        if not any(next(folder.glob(pattern), None) for pattern in patterns):
+            raise StudyError(f"{folder}: {name} missing; save a model there with save_pretrained (safetensors)")
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Without dropout and gradients; a model that is in training goes on training afterwards."""
+    import torch
+
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+# -- sampling -------------------------------------------------------------------------------------------------------
+
+
+def options(sampling: Any, *, samples: int | None = None, batch_size: int | None = None) -> dict[str, Any]:
+    """The keyword arguments of `sample` that a `Sampling` says."""
+    return {
+        "samples": samples or sampling.responses, "temperature": sampling.temperature, "top_k": sampling.top_k,
+        "top_p": sampling.top_p, "max_new_tokens": sampling.max_new_tokens,
+        "batch_size": batch_size or sampling.batch_size,
+    }  # fmt: skip
+
+
+def sample(
+    language_model: LanguageModel, prompts: Sequence[Text], *, samples: int, max_new_tokens: int, seed: int,
+    temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, batch_size: int = 64,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Sampled]:  # fmt: skip
+    """Draw K responses to each prompt.
+
+    Random numbers come from the seed and the prompt alone, so that neither the batch size nor the other prompts change
+    what a prompt is answered with; a prompt that is asked twice is answered twice the same.
+
+    Args:
+        samples: K.
+        temperature: of the distribution drawn from; 0 takes the likeliest token, for one sample only.
+        top_k: 0 for the whole vocabulary.
+        top_p: 1 for the whole vocabulary.
+        batch_size: prompts at a time; speed only.
+        progress: called with prompts done and prompts in all.
+
+    Returns:
+        one `Sampled` a prompt, in the order of the prompts.
+
+    Raises:
+        StudyError: a prompt leaves no room for `max_new_tokens` in the model's context, or K samples at temperature 0.
+    """
+    import torch
+
+    if temperature == 0 and samples > 1:
+        raise StudyError(f"temperature: at 0 all {samples} samples of a prompt are the same; take 1 sample, or warm it")
+    ids = [encode(language_model.tokenizer, prompt) for prompt in prompts]
+    _check_room(ids, max_new_tokens, language_model.context)
+    warp = warp_of(temperature, top_k, top_p)
+    order = sorted(range(len(ids)), key=lambda index: len(ids[index]))  # little padding
+    drawn: dict[int, Sampled] = {}
+    with evaluating(language_model.model):
+        for start in range(0, len(order), batch_size):
+            part = [ids[index] for index in order[start : start + batch_size]]
+            noise = torch.stack([noise_of(seed, prompt_ids, samples, max_new_tokens) for prompt_ids in part])
+            batch = Batch(language_model.model, language_model.tokenizer, part, samples, max_new_tokens)
+            drawn |= zip(order[start : start + batch_size], batch.draw(noise, warp), strict=True)
+            if progress is not None:
+                progress(len(drawn), len(order))
+    return [drawn[index] for index in range(len(ids))]
+
+
+def _check_room(ids: list[list[int]], max_new_tokens: int, context: int) -> None:
+    for index, prompt_ids in enumerate(ids):
+        if not prompt_ids:
+            raise StudyError(f"prompt {index} is empty, and the tokenizer begins no text by itself; give it a text")
+        if len(prompt_ids) + max_new_tokens > context:
+            told = f"prompt {index} has {len(prompt_ids)} tokens and {max_new_tokens} are to be drawn"
+            raise StudyError(f"{told}, but the model holds {context}; lower max_new_tokens or leave out long prompts")
+
+
+# -- how likely -----------------------------------------------------------------------------------------------------
+
+
+def log_probabilities(
+    language_model: LanguageModel, prompts: Sequence[Text], responses: Sequence[str], *,
+    finished: Sequence[bool] | None = None, batch_size: int = 64,
+) -> torch.Tensor:  # fmt: skip
+    """How likely a model finds responses to prompts: log pi(y | x), summed over tokens.
+
+    Args:
+        finished: whether the end of sequence is a token of the response; by default of all.
+        batch_size: pairs at a time, at most; speed only.
+
+    Returns:
+        (n,) float64 on the CPU, nats.
+    """
+    import torch
+
+    tokenizer, pairs = language_model.tokenizer, []
+    for prompt, response, ended in zip(prompts, responses, finished or [True] * len(prompts), strict=True):
+        whole, begin = encode(tokenizer, prompt, response, end=ended), len(encode(tokenizer, prompt))
+        pairs.append((whole[:begin], whole[begin:]))
+    sums = torch.zeros(len(pairs), dtype=torch.float64)
+    for index, logprobs, _ in token_log_probabilities(language_model, pairs, batch_size=batch_size):
+        sums[index] = logprobs.double().sum()
+    return sums
+
+
+def token_log_probabilities(
+    language_model: LanguageModel, pairs: Sequence[Pair], *, batch_size: int = 64
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
+    """Log-probability and entropy at each token of each response, in length-sorted batches.
+
+    Logits are made for responses alone, and for no more rows at a time than `LOGITS` of them take.
+
+    Args:
+        pairs: those without a response are left out.
+
+    Yields:
+        (index of the pair, log-probabilities (tokens,), entropies (tokens,)), nats.
+
+    Raises:
+        StudyError: a pair is longer than the model's context.
+    """
+    lengths = [len(prompt_ids) + len(ids) for prompt_ids, ids in pairs]
+    order = sorted((index for index, (_, ids) in enumerate(pairs) if ids), key=lambda index: -lengths[index])
+    if order and lengths[order[0]] > language_model.context:
+        told = f"prompt and response {order[0]} have {lengths[order[0]]} tokens"
+        raise StudyError(f"{told}, but the model holds {language_model.context}; leave out long texts")
+    vocabulary = language_model.model.config.get_text_config().vocab_size
+    longest = max((len(pairs[index][1]) for index in order), default=0)
+    size = max(1, min(batch_size, LOGITS // (vocabulary * (longest + 1))))
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        with evaluating(language_model.model):
+            logprobs, entropies = _likelihoods(language_model, [pairs[index] for index in part])
+        for row, index in enumerate(part):
+            count = len(pairs[index][1])
+            yield index, logprobs[row, -count:], entropies[row, -count:]
+
+
+def _likelihoods(language_model: LanguageModel, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities and entropies, (pairs, longest response), aligned on the right, on the CPU."""
+    model, written = language_model.model, max(len(response) for _, response in pairs)
+    ids, mask = left_padded([a + b for a, b in pairs], padding_id(language_model.tokenizer), model.device)
+    told = {"attention_mask": mask, "position_ids": positions_of(mask), "use_cache": False}
+    spread = model(ids, logits_to_keep=written + 1, **told).logits[:, :-1].float().log_softmax(-1)
+    chosen = spread.gather(-1, ids[:, -written:, None])[..., 0]
+    return chosen.cpu(), -(spread.exp() * spread).sum(-1).cpu()
+
+
+def divergence(
+    policy: LanguageModel, reference: LanguageModel, prompts: Sequence[Text], drawn: Sequence[Sampled], *,
+    batch_size: int = 64,
+) -> dict[str, float]:  # fmt: skip
+    """KL from the reference and entropy of a policy, estimated on its own samples.
+
+    Args:
+        drawn: responses of the policy, one item a prompt.
+
+    Returns:
+        `kl`: mean over responses of sum_t (log pi - log pi_ref), nats (`objective/kl` in TRL); `entropy`: mean over
+        tokens, nats.
+    """
+    asked = [encode(policy.tokenizer, prompt) for prompt in prompts]
+    pairs = [(prompt_ids, ids) for prompt_ids, item in zip(asked, drawn, strict=True) for ids in item.ids]
+    kl = entropy = 0.0
+    for _, logprobs, entropies in token_log_probabilities(policy, pairs, batch_size=batch_size):
+        kl, entropy = kl + logprobs.double().sum().item(), entropy + entropies.double().sum().item()
+    for _, logprobs, _ in token_log_probabilities(reference, pairs, batch_size=batch_size):
+        kl -= logprobs.double().sum().item()
+    return {"kl": kl / max(1, len(pairs)), "entropy": entropy / max(1, sum(len(ids) for _, ids in pairs))}

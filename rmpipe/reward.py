@@ -1,0 +1,420 @@
+"""Kinds of reward models: one frozen class each, found by its `kind`, behind one `Scorer`.
+
+Other packages add kinds through the entry point group `rmpipe.reward_models`: a module with a subclass of `Kind` whose
+`kind` is a literal is all it takes. Names of other things in the study (`of`, `base`) are outside a kind's identity,
+since what they stand for is an input whose own address counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+
+from pydantic import Field, field_validator, model_validator
+
+from rmpipe import truth
+from rmpipe.algorithm import RewardTraining
+from rmpipe.config import Config, Registry, Runtime, StudyError, canonical_json
+from rmpipe.source import fingerprint_path
+from rmpipe.text import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCALED_PROMPTS = "scaled_prompts.json"
+
+
+class Scorer(Protocol):
+    """Rewards of responses to prompts."""
+
+    def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+        """Rewards, (n,) float32, reward units; aligned with prompts and responses, both of length n."""
+        ...
+
+
+Change = Callable[["np.ndarray", Sequence[Text], Sequence[str]], "np.ndarray"]
+
+
+class Kind(Registry, Config, key="kind", group="rmpipe.reward_models"):
+    """A reward model as a study describes it.
+
+    Attributes:
+        trained: its weights are trained by us.
+        constructed: made from the ground truth or out of other reward models; reports tell these apart.
+    """
+
+    kind: str
+    trained: ClassVar[bool] = False
+    constructed: ClassVar[bool] = False
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Names of the reward models it is made of, in the order in which `scorer` wants them."""
+        return ()
+
+    def describe(self) -> str:
+        """One line for a person."""
+        raise NotImplementedError
+
+    def content(self) -> str:
+        """A text that moves when what lies outside the store does: a model's files, a function's source."""
+        return fingerprint_path(self)
+
+    def prepare(self, out: Path, prompts_by_split: dict[str, list[Text]]) -> None:
+        """Write into its folder what its scorer needs to know about the study's prompts; most kinds need nothing."""
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """The function that gives rewards.
+
+        Args:
+            folder: where it was trained or prepared.
+            components: scorers of `self.components`.
+            batch_tokens: tokens in a batch, for kinds with a model; speed only.
+        """
+        raise NotImplementedError
+
+
+# -- models ---------------------------------------------------------------------------------------------------------
+
+
+class Explicit(Kind):
+    """A linear head on a language model, trained here on preference pairs (Bradley-Terry)."""
+
+    kind: Literal["explicit"] = "explicit"
+    trained: ClassVar[bool] = True
+    base: Annotated[str, Runtime]
+    """The policy it starts from."""
+    on_policy: float = Field(0.0, ge=0, le=1)
+    """Share of pairs whose responses were drawn from `on_policy_of`."""
+    on_policy_of: Annotated[str | None, Runtime] = None
+    pairs: int | None = Field(None, ge=1)
+    """How many pairs, None for all."""
+    truncate: bool = False
+    """Cut the beginning off texts that are too long to score, rather than refuse them."""
+    training: RewardTraining
+
+    @model_validator(mode="after")
+    def _drawn_from_someone(self) -> Explicit:
+        if self.on_policy > 0 and self.on_policy_of is None:
+            raise ValueError("on_policy > 0 needs on_policy_of, the policy that the pairs are drawn from")
+        return self
+
+    def describe(self) -> str:
+        """One line for a person."""
+        origin = f", {self.on_policy:.0%} of them on-policy" if self.on_policy else ""
+        pairs = f"{self.pairs} pairs" if self.pairs else "all pairs"
+        return f"explicit: a head on {self.base}, {self.training.steps} steps on {pairs}{origin}"
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """Scores with the weights in the folder's `model/`."""
+        from rmpipe.scoring import SequenceScorer
+
+        if folder is None:
+            raise StudyError("an explicit reward model is scored from the folder it was trained into; give that folder")
+        return SequenceScorer(folder / "model", truncate=self.truncate, batch_tokens=batch_tokens)
+
+
+class Pretrained(Kind):
+    """Somebody's reward model, from a folder or the hub, with its own tokenizer and chat template."""
+
+    kind: Literal["pretrained"] = "pretrained"
+    path: Annotated[str, Runtime]
+    """Folder or hub id; its content, or the id with its revision, is what the address hashes."""
+    revision: Annotated[str | None, Runtime] = None
+    trust_remote_code: bool = False
+    form: Literal["conversation", "continuation"] = "conversation"
+    """`continuation` for reward models that were trained as ours are; see `rmpipe.scoring`."""
+    output: int | None = Field(None, ge=0)
+    """Which output is the reward, for models with several."""
+    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
+    max_length: int | None = Field(None, ge=1)
+    truncate: bool = False
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"pretrained: {self.path}" + (f" at {self.revision}" if self.revision else "")
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """Scores with the model at `path`."""
+        from rmpipe.scoring import SequenceScorer
+
+        told = self.model_dump(exclude={"kind", "path"})
+        return SequenceScorer(self.path, **told, batch_tokens=batch_tokens)
+
+
+class Truth(Kind):
+    """A function of prompts and responses, registered in `rmpipe.truth` or named as `package.module:function`."""
+
+    kind: Literal["truth"] = "truth"
+    constructed: ClassVar[bool] = True
+    function: str
+
+    @field_validator("function")
+    @classmethod
+    def _there(cls, name: str) -> str:
+        truth.find(name)
+        return name
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"truth: the function {self.function}"
+
+    def content(self) -> str:
+        """SHA-256 of the file of a function that is not ours."""
+        return truth.fingerprint(self.function)
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """Scores with the function, and refuses what is not one number a response."""
+        function = truth.find(self.function)
+
+        def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            return _rewards(function(prompts, responses), len(responses), f"truth {self.function}")
+
+        return score
+
+
+# -- transforms -----------------------------------------------------------------------------------------------------
+
+
+class Transform(Kind):
+    """Another reward model's rewards, changed."""
+
+    constructed: ClassVar[bool] = True
+    of: Annotated[str, Runtime]
+    """Name of the reward model in the study."""
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """The one it changes."""
+        return (self.of,)
+
+    def change(self, folder: Path | None) -> Change:
+        """The function from (rewards (n,) float64, prompts, responses) to rewards (n,)."""
+        raise NotImplementedError
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """Scores with the other model, and changes what it says."""
+        (inner,), change = components, self.change(folder)
+
+        def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            rewards = inner(prompts, responses).astype("float64")
+            return _rewards(change(rewards, prompts, responses), len(responses), self.describe())
+
+        return score
+
+
+class Scaled(Transform):
+    """Rewards with their spread scaled: accuracy untouched, variance moved.
+
+    With `factor = 0.001` and `fraction = 0.5` of the truth it is the paper's perfectly accurate reward model of low
+    variance (2503.15477, Appendix F.1). The prompts are drawn per split as there: the first `int(n x fraction)` of
+    `RandomState(seed).permutation(n)`. A prompt that was in no split is scaled with probability `fraction`, by a seeded
+    hash of its text.
+    """
+
+    kind: Literal["scaled"] = "scaled"
+    factor: float = Field(0.1, gt=0)
+    fraction: float = Field(1.0, gt=0, le=1)
+    """Share of the prompts whose rewards are scaled."""
+    seed: int = Field(8122, ge=0, lt=2**32)
+
+    def describe(self) -> str:
+        """One line for a person."""
+        share = f" on {self.fraction:.0%} of the prompts" if self.fraction < 1 else ""
+        return f"scaled: {self.of} times {self.factor:g}{share}"
+
+    def prepare(self, out: Path, prompts_by_split: dict[str, list[Text]]) -> None:
+        """Write down, by digest, which prompts of each split are scaled and which are not."""
+        if self.fraction == 1:
+            return
+        chosen: dict[str, bool] = {}
+        for split in sorted(prompts_by_split):
+            marks = scaled_prompts(len(prompts_by_split[split]), self.fraction, self.seed)
+            for prompt, mark in zip(prompts_by_split[split], marks, strict=True):
+                chosen.setdefault(_digest(_plain(prompt)), bool(mark))
+        out.mkdir(parents=True, exist_ok=True)
+        (out / SCALED_PROMPTS).write_text(json.dumps(chosen))
+
+    def change(self, folder: Path | None) -> Change:
+        """Times the factor, on all prompts or on those drawn."""
+        if self.fraction == 1:
+            return lambda rewards, prompts, responses: rewards * self.factor
+        file = (folder or Path()) / SCALED_PROMPTS
+        if not file.exists():
+            raise StudyError(f"{file}: missing; call prepare with the prompts of each split first")
+        chosen: dict[str, bool] = json.loads(file.read_text())
+
+        def change(rewards: np.ndarray, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            import numpy as np
+
+            return rewards * np.array([self.factor if self._scales(prompt, chosen) else 1.0 for prompt in prompts])
+
+        return change
+
+    def _scales(self, prompt: Text, chosen: dict[str, bool]) -> bool:
+        text = _plain(prompt)
+        known = chosen.get(_digest(text))
+        return _uniform(self.seed, text) < self.fraction if known is None else known
+
+
+class Squashed(Transform):
+    """A rising function of the rewards: order kept, spread moved or lost (ties may come where float32 saturates).
+
+    `tanh(s (r - c))`; `convex`: `exp(s (r - c))`; `concave`: `-exp(-s (r - c))`.
+    """
+
+    kind: Literal["squashed"] = "squashed"
+    strength: float = Field(1.0, gt=0)
+    """s, per reward unit."""
+    centre: float = 0.0
+    """c, reward units."""
+    shape: Literal["tanh", "convex", "concave"] = "tanh"
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"squashed: {self.shape} of {self.of}, strength {self.strength:g} around {self.centre:g}"
+
+    def change(self, folder: Path | None) -> Change:
+        """Through the function, in double precision so that as little order as possible is lost."""
+        import numpy as np
+
+        shapes: dict[str, Callable[[np.ndarray], np.ndarray]]
+        shapes = {"tanh": np.tanh, "convex": np.exp, "concave": lambda values: -np.exp(-values)}
+
+        def change(rewards: np.ndarray, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            with np.errstate(over="ignore"):  # what is not finite is refused by name later
+                return shapes[self.shape](self.strength * (rewards - self.centre))
+
+        return change
+
+
+class Offset(Transform):
+    """A constant a prompt: accuracy and raw variance untouched, whitened variance eaten."""
+
+    kind: Literal["offset"] = "offset"
+    std: float = Field(gt=0)
+    """Of the constants over prompts, reward units."""
+    seed: int = 0
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"offset: {self.of} plus a constant a prompt, std {self.std:g}"
+
+    def change(self, folder: Path | None) -> Change:
+        """Plus std times a standard normal number from a hash of the prompt."""
+
+        def change(rewards: np.ndarray, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            return rewards + self.std * _normal(self.seed, [_plain(prompt) for prompt in prompts])
+
+        return change
+
+
+class Noisy(Transform):
+    """Noise that is the same whenever the same text is scored: accuracy falls, variance grows."""
+
+    kind: Literal["noisy"] = "noisy"
+    std: float = Field(gt=0)
+    """Of the noise over texts, reward units."""
+    seed: int = 0
+
+    def describe(self) -> str:
+        """One line for a person."""
+        return f"noisy: {self.of} plus noise, std {self.std:g}"
+
+    def change(self, folder: Path | None) -> Change:
+        """Plus std times a standard normal number from a hash of prompt and response."""
+
+        def change(rewards: np.ndarray, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            texts = [[_plain(prompt), response] for prompt, response in zip(prompts, responses, strict=True)]
+            return rewards + self.std * _normal(self.seed, texts)
+
+        return change
+
+
+class Ensemble(Kind):
+    """The mean of other reward models' rewards, each in its own units, weighted if weights are given."""
+
+    kind: Literal["ensemble"] = "ensemble"
+    constructed: ClassVar[bool] = True
+    of: Annotated[tuple[str, ...], Runtime] = Field(min_length=1)
+    """Names of the reward models in the study."""
+    weights: tuple[float, ...] | None = None
+    """One each; divided by their sum."""
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Ensemble:
+        if self.weights is not None and (len(self.weights) != len(self.of) or sum(self.weights) <= 0):
+            raise ValueError(f"weights: {len(self.of)} numbers of a positive sum are needed, one for each of `of`")
+        return self
+
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Those it is the mean of."""
+        return self.of
+
+    def describe(self) -> str:
+        """One line for a person."""
+        weighted = f", weights {', '.join(f'{weight:g}' for weight in self.weights)}" if self.weights else ""
+        return f"ensemble: mean of {', '.join(self.of)}{weighted}"
+
+    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+        """Scores with each, and takes the mean."""
+        import numpy as np
+
+        def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+            each = [np.asarray(inner(prompts, responses), dtype=np.float64) for inner in components]
+            return _rewards(np.average(each, axis=0, weights=self.weights), len(responses), self.describe())
+
+        return score
+
+
+# -- chance, the same each time ---------------------------------------------------------------------------------------
+
+
+def scaled_prompts(count: int, fraction: float, seed: int) -> np.ndarray:
+    """Which of `count` prompts are scaled, (count,) bool, as 2503.15477's code draws them (`should_scale_reward`)."""
+    import numpy as np
+
+    marks = np.zeros(count, dtype=bool)
+    marks[np.random.RandomState(seed).permutation(count)[: int(count * fraction)]] = True
+    return marks
+
+
+def _plain(text: Any) -> Any:
+    """A text as canonical JSON takes it: tables give back messages as arrays of dictionaries."""
+    return text if isinstance(text, str) else [{"role": turn["role"], "content": turn["content"]} for turn in text]
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _uniform(seed: int, value: Any) -> float:
+    """A number between 0 and 1, both left out, from a hash: the same in any order, batch, process and machine."""
+    whole = hashlib.sha256(canonical_json([seed, value]).encode()).digest()
+    return ((int.from_bytes(whole[:8], "big") >> 11) + 0.5) / 2**53
+
+
+def _normal(seed: int, values: list[Any]) -> np.ndarray:
+    """A standard normal number a value, (n,), from a hash of each."""
+    import numpy as np
+
+    return np.array([NormalDist().inv_cdf(_uniform(seed, value)) for value in values])
+
+
+def _rewards(values: Any, count: int, who: str) -> np.ndarray:
+    """Rewards as (count,) float32. Raises StudyError for another shape or for what is not finite, and names the row."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        rewards = np.asarray(values, dtype=np.float32)
+    if rewards.shape != (count,):
+        raise StudyError(f"{who}: gave shape {rewards.shape} for {count} responses; one number each is needed")
+    if not np.isfinite(rewards).all():
+        row = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise StudyError(f"{who}: row {row} has the reward {rewards[row]}; rewards must be finite in float32")
+    return rewards

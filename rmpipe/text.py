@@ -1,0 +1,78 @@
+"""Texts and tokens: one rule for how a prompt and a response become ids, in training, sampling and scoring alike.
+
+A prompt is a string, or a list of {"role", "content"} messages. Scores of reward models move when a template, a
+beginning or an end of sequence is added in one place and not in another, so all of that is decided here:
+
+- the prompt goes through the tokenizer's chat template when it has one, with the generation prompt added;
+- prompt and response are tokenised as one string, since many tokenizers put a space before whatever comes first;
+- the beginning of sequence is there exactly once if the tokenizer adds one, the end exactly once if asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+Text = str | list[dict[str, str]]
+
+# For messages when a tokenizer has no template of its own: as in HH-RLHF, each turn after a blank line.
+TURNS = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": "\n\nSystem: "}
+
+
+def render(tokenizer: Tokenizer, prompt: Text) -> str:
+    """A prompt as the model sees it, ready to be continued by a response, without its beginning of sequence."""
+    if tokenizer.chat_template:
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        begin = tokenizer.bos_token or ""
+        return text.removeprefix(begin) if _adds_begin(tokenizer) else text
+    if isinstance(prompt, str):
+        return prompt
+    return "".join(TURNS.get(turn["role"], f"\n\n{turn['role']}: ") + turn["content"] for turn in prompt) + "\n\nAssistant:"
+
+
+def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, end: bool = True) -> list[int]:
+    """Ids of a prompt, or of a prompt with a response.
+
+    Args:
+        end: end the response with one end of sequence; a prompt alone never gets one.
+    """
+    ids = list(tokenizer(render(tokenizer, prompt) + (response or ""))["input_ids"])
+    if response is None or tokenizer.eos_token_id is None:
+        return ids
+    while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
+        ids.pop()
+    return [*ids, tokenizer.eos_token_id] if end else ids
+
+
+def response_text(tokenizer: Tokenizer, prompt_ids: list[int], ids: list[int]) -> str:
+    """What was written after a prompt, its leading space kept, its end of sequence and all after it cut.
+
+    Args:
+        prompt_ids: the prompt's tokens, unpadded.
+        ids: the response's tokens.
+    """
+    if tokenizer.eos_token_id in ids:
+        ids = ids[: ids.index(tokenizer.eos_token_id)]
+    before = _decode(tokenizer, prompt_ids)
+    whole = _decode(tokenizer, [*prompt_ids, *ids])
+    return whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, ids)
+
+
+def padding_id(tokenizer: Tokenizer) -> int:
+    """An id to pad with. Padding is always masked, so any will do."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
+        if token is not None:
+            return int(token)
+    return 0
+
+
+def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _adds_begin(tokenizer: Any) -> bool:
+    ids = tokenizer("a")["input_ids"]
+    return bool(ids) and ids[0] == tokenizer.bos_token_id

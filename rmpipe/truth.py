@@ -1,0 +1,128 @@
+"""Ground truths: functions of prompts and responses that stand for what people want.
+
+A function is named in a study by its registered name, or as `package.module:function`, which imports the study's own
+code: the module must be importable where `rmpipe` runs. Other packages add names through the entry point group
+`rmpipe.truths`, whose modules need only use `@ground_truth("name")` when they are imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from rmpipe.config import nearest
+from rmpipe.text import Text
+
+if TYPE_CHECKING:
+    import numpy as np
+
+TruthFunction = Callable[[Sequence[Text], Sequence[str]], Any]
+
+GOOD = (
+    "happy glad smile smiled laugh laughed love loved kind nice good great fun friend friends play played hug hugged "
+    "beautiful pretty proud brave safe share shared help helped thank thanked joy bright warm sweet best excited"
+)
+BAD = (
+    "sad cry cried angry mad mean bad hurt scared afraid fear dark lost broke broken alone hate hated ugly sick tired "
+    "scary worried sorry upset fell fight dirty cold die died pain yelled worst"
+)
+
+
+def world(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """The embedded world's ground truth, (n,), from 0 to 1."""
+    from rmpipe.world import truth
+
+    return truth(list(prompts), list(responses))  # type: ignore[arg-type]
+
+
+def story(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """0.6 tone + 0.8 distinct-word share + 0.2 for ending a sentence, (n,); for tiny models of children's stories.
+
+    Tone is (good - bad) / (good + bad) over the words of two short lists, from -1 to 1, and 0 where there are none.
+    """
+    import numpy as np
+
+    return np.array([_story(response) for response in responses], dtype=np.float32)
+
+
+def length(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """Words in the response, (n,): the control that many a reward model has learnt."""
+    import numpy as np
+
+    return np.array([len(response.split()) for response in responses], dtype=np.float32)
+
+
+def _story(response: str) -> float:
+    words = re.findall(r"[a-z']+", response.lower())
+    if not words:
+        return 0.0
+    good, bad = (sum(word in tones.split() for word in words) for tones in (GOOD, BAD))
+    tone = (good - bad) / max(1, good + bad)
+    return 0.6 * tone + 0.8 * len(set(words)) / len(words) + 0.2 * response.rstrip("\"' \n").endswith((".", "!", "?"))
+
+
+# Named here, not by decorators, so that whoever reads the code (rmpipe.code does) sees what a name leads to.
+REGISTERED: dict[str, TruthFunction] = {"world": world, "story": story, "length": length}
+
+
+def ground_truth(name: str) -> Callable[[TruthFunction], TruthFunction]:
+    """Register a function of (prompts, responses) -> (n,) rewards under a name.
+
+    Raises:
+        ValueError: the name is taken by another function.
+    """
+
+    def register(function: TruthFunction) -> TruthFunction:
+        if REGISTERED.get(name, function) is not function:
+            raise ValueError(f"ground truth {name!r} is there already: {REGISTERED[name]!r}; take another name")
+        REGISTERED[name] = function
+        return function
+
+    return register
+
+
+def find(name: str) -> TruthFunction:
+    """The function that a name, or `package.module:function`, stands for.
+
+    Raises:
+        ValueError: no such name, module or function; says which, and the nearest known name.
+    """
+    if ":" in name:
+        return _imported(name)
+    if name not in REGISTERED:
+        for entry in entry_points(group="rmpipe.truths"):
+            entry.load()
+    if name not in REGISTERED:
+        raise ValueError(f"no ground truth {name!r}; {nearest(name, list(REGISTERED))}, or package.module:function")
+    return REGISTERED[name]
+
+
+def fingerprint(name: str) -> str:
+    """SHA-256 of the file of a function from outside this package; empty for those inside, whose code is known."""
+    function = inspect.unwrap(find(name))
+    if getattr(function, "__module__", "").split(".")[0] == "rmpipe":
+        return ""
+    file = inspect.getsourcefile(function)
+    if file is None:
+        return ""
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _imported(name: str) -> TruthFunction:
+    module, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module), attribute)
+    except (ImportError, SyntaxError) as error:
+        raise ValueError(f"cannot import {module!r} ({error}); install it, or put its folder on PYTHONPATH") from error
+    except AttributeError:
+        raise ValueError(f"module {module!r} has no {attribute!r}; name one of its functions") from None
+    if not callable(function):
+        raise ValueError(f"{name} is not a function of (prompts, responses)")
+    found: TruthFunction = function
+    return found

@@ -1,0 +1,97 @@
+"""RLHF: a policy taught by a reward model, and how it fares on held-out prompts while it is taught."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rmpipe import policy as lm
+from rmpipe.algorithm import Algorithm
+from rmpipe.algorithm import align as aligned
+from rmpipe.artifact import Policy, Preferences, RewardModel, Scores, Weights
+from rmpipe.reward import Scorer
+from rmpipe.study import Evaluation, Sampling
+from rmpipe.variance import shift_and_scale
+from tasks.derive import scorer_of
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def align(
+    config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel, scores: Scores,
+    truth: RewardModel | None, truth_scores: Scores | None, preferences: Preferences, seed: int, *, out: Path, log: Log,
+) -> Policy:  # fmt: skip
+    """Train a policy on a reward model's reward, shifted and scaled by the initial policy's statistics (2503.15477, F.1).
+
+    Args:
+        sampling: how held-out responses are drawn; the same for every reward model, and the same random numbers.
+        scores: rewards of the teacher over the initial policy's rollouts; their mean and std whiten the reward.
+        truth_scores: those of the ground truth; they make its gain comparable with the proxy's.
+    """
+    shift, scale = shift_and_scale(scores.rewards())
+    proxy = scorer_of(teacher)
+    examiner = Examiner(policy, evaluation, sampling, preferences, seed)
+    examiner.rewards["proxy"] = (proxy, shift, scale)
+    if truth is not None and truth_scores is not None:
+        examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
+    prompts = list(preferences.split("policy").drop_duplicates("prompt")["prompt"])
+
+    def reward(asked: list[Any], responses: list[str]) -> Any:
+        return (proxy(asked, responses) + shift) * scale
+
+    def examine(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        numbers = examiner(lm.LanguageModel(model, tokenizer), step)
+        log.metrics(numbers, step)
+        return numbers
+
+    aligned(policy.model, prompts, reward, out / "model", config=config, seed=seed, log=log, evaluate=examine)
+    return examiner.write(out)
+
+
+class Examiner:
+    """Draws held-out responses of a policy in training, and keeps their rewards, divergence and texts.
+
+    Attributes:
+        rewards: name -> (scorer, shift, scale); rewards are kept shifted and scaled, in standard deviations of the
+            initial policy's.
+    """
+
+    def __init__(self, policy: Weights, evaluation: Evaluation, sampling: Sampling, preferences: Preferences, seed: int):
+        self.reference, self.evaluation, self.seed = lm.load(policy.model), evaluation, seed
+        self.options = lm.options(sampling, samples=evaluation.responses, batch_size=evaluation.batch_size)
+        self.prompts = list(preferences.split("test").drop_duplicates("prompt")["prompt"][: evaluation.prompts])
+        self.rewards: dict[str, tuple[Scorer, float, float]] = {}
+        self.curve: list[dict[str, float]] = []
+        self.looks: list[dict[str, Any]] = []
+
+    def __call__(self, model: lm.LanguageModel, step: int) -> dict[str, float]:
+        """Examine once; the numbers are means over held-out prompts x responses."""
+        import numpy as np
+
+        drawn = lm.sample(model, self.prompts, **self.options, seed=self.seed)
+        asked = [prompt for prompt, item in zip(self.prompts, drawn, strict=True) for _ in item.responses]
+        texts = [text for item in drawn for text in item.responses]
+        look: dict[str, Any] = {"texts": [item.responses[0] for item in drawn]}
+        for name, (scorer, shift, scale) in self.rewards.items():
+            look[name] = ((np.asarray(scorer(asked, texts)) + shift) * scale).reshape(len(self.prompts), -1)
+        numbers = {name: float(look[name].mean()) for name in self.rewards}
+        numbers |= lm.divergence(model, self.reference, self.prompts, drawn, batch_size=self.evaluation.batch_size)
+        numbers["length"] = float(np.mean([item.tokens for item in drawn]))
+        self.curve.append({"step": step, **numbers})
+        self.looks = [*self.looks[:1], look]  # the first and the last
+        return numbers
+
+    def write(self, out: Path) -> Policy:
+        """Leave the curve, and prompt by prompt the first and last texts and the gains, in standard deviations."""
+        import pandas as pd
+
+        first, last = self.looks
+        gains = {f"{name}_gain": last[name].mean(1) - first[name].mean(1) for name in self.rewards}
+        rewards = {f"{name}_{when}": look[name][:, 0] for name in self.rewards for when, look in (("before", first), ("after", last))}
+        texts = {"prompt": self.prompts, "before": first["texts"], "after": last["texts"]}
+        pd.DataFrame(self.curve).to_parquet(out / "curve.parquet", index=False)
+        pd.DataFrame({**texts, **rewards, **gains}).to_parquet(out / "prompts.parquet", index=False)
+        means = {name: float(values.mean()) for name, values in gains.items()}
+        told = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in means.items())
+        return Policy.at(out, told, **means, kl=self.curve[-1]["kl"])

@@ -1,0 +1,41 @@
+"""Reward models that need no training: functions, models of others, and transforms of models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rmpipe.artifact import Preferences, RewardModel
+from rmpipe.reward import Kind, Scorer
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1, retry=(ConnectionError, TimeoutError))
+def derive(
+    config: Kind, components: list[RewardModel], preferences: Preferences, content: str = "", *, out: Path, log: Log
+) -> RewardModel:
+    """Write down a reward model that is a function, a model of somebody else's, or a transform of others.
+
+    Args:
+        components: the reward models it transforms.
+        preferences: the prompts of each split, for kinds that treat some prompts apart.
+        content: SHA-256 of a local model's files, or a hub id with its revision.
+    """
+    table = preferences.table()
+    splits = {name: list(dict.fromkeys(part["prompt"])) for name, part in table.groupby("split")}
+    config.prepare(out, splits)
+    save_kind(config, out)
+    return RewardModel.at(out, config.describe())
+
+
+def save_kind(kind: Kind, out: Path) -> None:
+    """Write what a reward model is, so that its folder alone tells."""
+    (out / "reward_model.json").write_text(json.dumps(kind.model_dump(mode="json"), indent=1))
+
+
+def scorer_of(model: RewardModel, **runtime: Any) -> Scorer:
+    """The function of (prompts, responses) -> (n,) rewards that a reward model's folder stands for."""
+    kind = Kind.parse(model.json("reward_model.json"), where=model.address)
+    return kind.scorer(model.path, [scorer_of(part, **runtime) for part in model.components], **runtime)

@@ -1,0 +1,292 @@
+"""Making one artifact, in this process or in one of a pool of processes that are kept and reused.
+
+Importing the trainers costs seconds, so a worker pays for it once. A worker writes what libraries print into a log file
+of its own, and dies with its parent.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rmpipe.artifact import Artifact
+from rmpipe.config import Runtime, StudyError, flatten
+from rmpipe.store import Store
+from tasks.stage import Call, staleness
+
+PACKAGES = ("torch", "transformers", "trl", "datasets", "mlflow", "prefect", "pandas", "numpy")
+Say = Callable[[str, str, Any], None]  # kind of event, address, what
+
+
+@dataclass(frozen=True)
+class Errand:
+    """For whom a call is made: the study, its run in MLflow, and what is refused."""
+
+    study: str = ""
+    parent_run: str | None = None
+    strict: bool = False
+    refresh: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended: `made`, `taken` (another process had made it) or `failed`."""
+
+    address: str
+    how: str
+    seconds: float = 0.0
+    error: str = ""
+    trace: str = ""
+    bad_input: bool = False
+    again: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Log:
+    """What a stage tells while it works.
+
+    Attributes:
+        scratch: a folder that survives a kill; a trainer's checkpoints go there, and the next run resumes from them.
+    """
+
+    address: str
+    scratch: Path
+    say: Say = lambda kind, address, what: None
+    curve: list[tuple[str, float, int, int]] = field(default_factory=list)
+    runtime: dict[str, Any] = field(default_factory=dict)
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        """Points of the run's curves in MLflow."""
+        now = int(time.time() * 1000)
+        self.curve += [(name, float(value), step or 0, now) for name, value in values.items()]
+
+    def progress(self, done: int, total: int) -> None:
+        """How far it is."""
+        self.say("progress", self.address, (done, total))
+
+
+def perform(call: Call, store: Store, errand: Errand = Errand(), say: Say = lambda kind, address, what: None) -> Outcome:
+    """Make a call's artifact unless the store has it; wait when another process is making it.
+
+    Raises:
+        whatever the stage raises; nothing is then left at the address.
+    """
+    began = time.monotonic()
+    with store.lock(call.address, waiting=lambda holder: say("wait", call.address, holder)):
+        notes = tuple(staleness(call, store))
+        refused = errand.refresh or (errand.strict and notes)
+        if store.status(call.address) and not refused:
+            return Outcome(call.address, "taken", notes=notes)
+        say("start", call.address, call.title)
+        with store.making(call.address) as part:
+            log = Log(call.address, store.scratch(call.address), say)
+            log.scratch.mkdir(parents=True, exist_ok=True)
+            _make(call, store, errand, log, part, began)
+    return Outcome(call.address, "made", time.monotonic() - began)
+
+
+def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began: float) -> None:
+    from rmpipe.lineage import Ledger
+
+    ledger = Ledger(store.home)
+    entry = ledger.begin(_execution(call, store, errand))
+    try:
+        draft = call.stage.function(**call.told, out=part, log=log)
+        record = _record(call, store, draft, entry.run_id, time.monotonic() - began)
+        ledger.dress(entry, part, record)
+        store.publish(part, call.address, record)
+    except BaseException as error:
+        ledger.fail(entry, f"{type(error).__name__}: {error}", killed=isinstance(error, SystemExit | KeyboardInterrupt))
+        raise
+    ledger.finish(entry, call.address, draft.metrics, log.curve)
+
+
+def _record(call: Call, store: Store, draft: Artifact, run_id: str, seconds: float) -> dict[str, Any]:
+    return {
+        **call.identity,
+        "kind": call.stage.output.__name__,
+        "title": call.title,
+        "labels": {name: str(value) for name, value in call.labels.items()},
+        "summary": draft.summary,
+        "metrics": draft.metrics,
+        "run_id": run_id,
+        "seconds": round(seconds, 3),
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "code": call.code,
+        "read": {need.address: need.content for need in call.needs},
+        "runtime": runtime(call),
+        **surroundings(),
+    }
+
+
+def runtime(call: Call) -> dict[str, Any]:
+    """The configuration that stays outside identity: how it was run."""
+    return {name: value for setting in call.stage.settings for name, value in _runtime(call.told[setting]).items()}
+
+
+def _runtime(value: Any) -> dict[str, Any]:
+    fields = getattr(type(value), "model_fields", {})
+    return {name: str(getattr(value, name)) for name, item in fields.items() if Runtime in item.metadata}
+
+
+@cache
+def surroundings() -> dict[str, Any]:
+    """Commit, package versions, machine."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "commit": commit.stdout.strip() or None,
+        "packages": {name: version(name) for name in PACKAGES},
+        "machine": {"python": platform.python_version(), "processor": platform.machine(), "threads": _threads()},
+    }
+
+
+def _threads() -> int:
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else 0
+
+
+def _execution(call: Call, store: Store, errand: Errand) -> Any:
+    from rmpipe.lineage import Execution
+
+    inputs = []
+    for name in call.stage.inputs:
+        for handle in _flat(call.told[name]):
+            record = handle.record
+            inputs.append((name, handle.address, record["kind"], record.get("run_id"), record.get("model_id"), record["content"]))
+    return Execution(
+        stage=call.stage.name,
+        address=call.address,
+        title=call.title,
+        kind=call.stage.output.__name__,
+        params=flatten(call.identity["config"]),
+        runtime=runtime(call),
+        study=errand.study,
+        labels={name: str(value) for name, value in call.labels.items()},
+        inputs=inputs,
+        parent_run=errand.parent_run,
+        surroundings=surroundings(),
+    )
+
+
+def _flat(value: Any) -> list[Artifact]:
+    from rmpipe.artifact import handles
+
+    return list(handles(value))
+
+
+# -- the pool -------------------------------------------------------------------------------------------------------
+
+
+class Pool:
+    """Worker processes that make artifacts, kept for the whole run.
+
+    Args:
+        store: where to.
+        jobs: how many processes; each computes with an equal share of the cores.
+    """
+
+    def __init__(self, store: Store, jobs: int):
+        self.store, context = store, get_context("spawn")
+        self.events = context.Queue()
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        given = (self.events, str(store.home), threads, os.getpid())
+        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        os.environ.update(environment)  # before a worker imports torch
+        self.executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given)
+
+    def warm(self) -> None:
+        """Start the workers now: they import the trainers while the rest gets ready."""
+        for _ in range(self.executor._max_workers):
+            self.executor.submit(_import_trainers)
+
+    def submit(self, call: Call, errand: Errand) -> Any:
+        """A future of the call's `Outcome`; it never raises what the stage raised."""
+        return self.executor.submit(_work, call, errand)
+
+    def close(self, *, at_once: bool) -> None:
+        """Let the workers go; `at_once` ends what they do, and nothing half-written of theirs is left."""
+        workers = list((self.executor._processes or {}).values())
+        if at_once:
+            for worker in workers:
+                worker.terminate()
+        self.executor.shutdown(wait=not at_once, cancel_futures=True)
+        for worker in workers:
+            worker.join(timeout=5)
+            if worker.is_alive():
+                worker.kill()
+                worker.join()
+            for part in glob.glob(f"{self.store.root}/*/.*.{worker.pid}.part"):
+                shutil.rmtree(part, ignore_errors=True)
+        self.events.close()
+        self.events.cancel_join_thread()
+
+
+_events: Any = None
+_store: Store | None = None
+
+
+def _begin(events: Any, home: str, threads: int, parent: int) -> None:
+    global _events, _store
+    _events, _store = events, Store(home)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and sends SIGTERM
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _speak_into(_store.home / "logs" / f"worker-{os.getpid()}.log")
+    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _import_trainers() -> None:
+    import transformers
+
+    from rmpipe.lineage import warm
+
+    warm()
+    transformers.logging.set_verbosity_error()
+    from trl import RLOOTrainer  # noqa: F401
+
+
+def _speak_into(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    stream = file.open("a")
+    os.dup2(stream.fileno(), 1)
+    os.dup2(stream.fileno(), 2)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
+def _die_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _work(call: Call, errand: Errand) -> Outcome:
+    assert _store is not None
+    os.environ["RMPIPE_TASK"] = f"rmpipe run {errand.study}"
+    try:
+        return perform(call, _store, errand, lambda kind, address, what: _events.put((kind, address, what)))
+    except Exception as error:
+        trace, again = traceback.format_exc(), isinstance(error, call.stage.retry)
+        print(trace, flush=True)
+        text = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+        return Outcome(call.address, "failed", error=text, trace=trace, bad_input=isinstance(error, StudyError), again=again)

@@ -1,0 +1,28 @@
+"""Preference pairs, validated, filtered and split."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rmpipe.artifact import Preferences
+from rmpipe.preference import Dataset
+from rmpipe.preference import prepare as prepared
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1, retry=(ConnectionError, TimeoutError))
+def prepare(config: Dataset, content: str, seed: int, *, out: Path, log: Log) -> Preferences:
+    """Read, check, filter and split a data set; no prompt is in two splits.
+
+    Args:
+        config: the source and its limits.
+        content: SHA-256 of the source's files, so that new rows move the address; the path does not.
+    """
+    pairs, summary = prepared(config, seed)
+    pairs.to_parquet(out / "preferences.parquet")
+    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    sizes = pairs["split"].value_counts().sort_index()
+    text = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    return Preferences.at(out, text, **{f"pairs.{name}": float(count) for name, count in sizes.items()})

@@ -1,0 +1,39 @@
+"""Bases: pretrained here on the embedded world, or somebody's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rmpipe import world
+from rmpipe.algorithm import finetune as trained
+from rmpipe.artifact import Weights
+from rmpipe.study import PretrainedBase, WorldBase
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def pretrain(config: WorldBase, seed: int, *, out: Path, log: Log) -> Weights:
+    """A tiny language model from random weights, trained on the embedded world's documents."""
+    tokenizer = world.tokenizer()
+    model = world.new_model(seed, hidden=config.hidden, layers=config.layers, heads=config.heads)
+    rows = [{"text": text} for text in world.documents(seed, config.documents)]
+    trained((model, tokenizer), rows, out / "model", config=config.training, seed=seed, log=log)
+    return Weights.at(out, f"{model.num_parameters():,} parameters", parameters=float(model.num_parameters()))
+
+
+@stage(version=1, retry=(ConnectionError, TimeoutError))
+def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weights:
+    """A model in a local folder, or on the hub, by reference: its weights stay where they are.
+
+    Args:
+        content: SHA-256 of the folder's files, or the hub id with its revision.
+    """
+    path = Path(config.path)
+    if not path.is_dir():
+        from huggingface_hub import snapshot_download
+
+        path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))  # fmt: skip
+    (out / "reference.json").write_text(json.dumps({"path": str(path), "content": content}))
+    return Weights.at(out, config.path)

@@ -1,0 +1,98 @@
+"""The answer: which reward model teaches each policy best, and what the numbers support."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rmpipe import ranking
+from rmpipe.artifact import Measurement, Policy, Ranking
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def rank(
+    cells: list[dict[str, Any]], claims: list[dict[str, Any]], about: dict[str, Any],
+    measurements: list[Measurement], policies: list[Policy], *, out: Path, log: Log,
+) -> Ranking:  # fmt: skip
+    """One table with intervals, the correlations of every property with both gains, and the study's claims judged.
+
+    Args:
+        cells: what each measurement and policy belongs to: seed, policy, reward_model, algorithm, kind, trained.
+        claims: comparisons stated beforehand.
+        about: name, question and ground truth of the study.
+        measurements: one a cell.
+        policies: the policy that each cell trained.
+    """
+    import pandas as pd
+
+    rows = [_row(*item) for item in zip(cells, measurements, policies, strict=True)]
+    answer = ranking.answer(pd.DataFrame(rows), claims)
+    answer |= about | {"seeds": sorted({cell["seed"] for cell in cells})}
+    answer["policies"] = list(dict.fromkeys(cell["policy"] for cell in cells))
+    answer["algorithms"] = list(dict.fromkeys(cell["algorithm"] for cell in cells))
+    answer["curves"] = [_curve(cell, policy) for cell, policy in zip(cells, policies, strict=True)]
+    answer["variance_per_prompt"] = _variances(cells, measurements)
+    answer["samples"] = [text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])]
+    _address(answer["rows"], cells, measurements, policies)
+    (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
+    (out / "table.txt").write_text(ranking.table(answer))
+    return Ranking.at(out, f"{len(answer['rows'])} rows")
+
+
+def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict[str, Any]:
+    """One cell as the ranking wants it: numbers, their bounds, and the gains prompt by prompt."""
+    from rmpipe import interval
+
+    numbers = {name: number or {"value": None, "low": None, "high": None} for name, number in measurement.numbers().items()}
+    prompts, curve = policy.samples(), policy.table()
+    row = dict(cell)
+    for gain in ("proxy_gain", "truth_gain"):
+        if gain in prompts:
+            numbers[gain] = interval.bootstrap(prompts[gain].to_numpy()).json()
+            row[f"{gain}_per_prompt"] = prompts[gain].to_list()
+    for name, number in numbers.items():
+        row |= {name: number["value"], f"{name}_low": number["low"], f"{name}_high": number["high"]}
+    last, first = curve.iloc[-1], curve.iloc[0]
+    return row | {"kl": last["kl"], "length_gain": last["length"] - first["length"]}
+
+
+def _curve(cell: dict[str, Any], policy: Policy) -> dict[str, Any]:
+    table = policy.table()
+    names = {key: cell[key] for key in ("policy", "algorithm", "reward_model", "seed")}
+    return names | {("steps" if name == "step" else name): table[name].to_list() for name in table}
+
+
+def _variances(cells: list[dict[str, Any]], measurements: list[Measurement]) -> list[dict[str, Any]]:
+    """Variance prompt by prompt, of the first seed, each policy and reward model once."""
+    seed, seen = cells[0]["seed"], {}
+    for cell, measurement in zip(cells, measurements, strict=True):
+        if cell["seed"] == seed:
+            seen[cell["policy"], cell["reward_model"]] = measurement
+    return [
+        {"policy": policy, "reward_model": model, "values": measurement.table()["variance"].round(4).to_list()}
+        for (policy, model), measurement in seen.items()
+    ]
+
+
+def _samples(cell: dict[str, Any], policy: Policy, seed: int) -> list[dict[str, Any]]:
+    if cell["seed"] != seed:
+        return []
+    table = policy.samples().head(2)
+    names = {key: cell[key] for key in ("policy", "algorithm", "reward_model")}
+    rows = json.loads(table.drop(columns=[name for name in table if name.endswith("_gain")]).to_json(orient="records"))
+    return [names | row | {"prompt": _text(row["prompt"])} for row in rows]
+
+
+def _text(prompt: Any) -> str:
+    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def _address(rows: list[dict[str, Any]], cells: list[dict[str, Any]], measurements: list[Measurement], policies: list[Policy]) -> None:
+    """Give each row the addresses that its numbers came from."""
+    keys = ("policy", "algorithm", "reward_model")
+    for row in rows:
+        mine = [i for i, cell in enumerate(cells) if all(cell[key] == row[key] for key in keys)]
+        row["addresses"] = {"measure": [measurements[i].address for i in mine], "align": [policies[i].address for i in mine]}

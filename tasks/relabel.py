@@ -1,0 +1,26 @@
+"""Preference pairs labelled afresh by the ground truth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from rmpipe.artifact import Preferences, RewardModel
+from rmpipe.preference import relabel as relabelled
+from tasks.derive import scorer_of
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def relabel(preferences: Preferences, truth: RewardModel, ties: Literal["keep", "drop"] = "drop", *, out: Path, log: Log) -> Preferences:
+    """Swap chosen and rejected where the ground truth prefers the other (2503.15477, Appendix F.1).
+
+    Args:
+        ties: what becomes of pairs to which the truth gives one score.
+    """
+    pairs, summary = relabelled(preferences.table(), scorer_of(truth), ties=ties)
+    pairs.to_parquet(out / "preferences.parquet")
+    (out / "summary.json").write_text(json.dumps({**preferences.json("summary.json"), "relabel": summary}, indent=1))
+    return Preferences.at(out, f"{len(pairs)} pairs, {int(pairs['swapped'].sum())} swapped", pairs=float(len(pairs)))

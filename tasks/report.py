@@ -1,0 +1,18 @@
+"""The report: one page that opens from disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmpipe import page
+from rmpipe.artifact import Ranking, Report
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def report(ranking: Ranking, *, out: Path, log: Log) -> Report:
+    """A self-contained HTML page: the answer, what it supports, figures, texts, and where every number came from."""
+    html = page.render(ranking.answer())
+    (out / "report.html").write_text(html)
+    return Report.at(out, f"{len(html) / 1024:.0f} KiB")

@@ -1,0 +1,28 @@
+"""Responses of a policy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmpipe import policy as lm
+from rmpipe.artifact import Preferences, Rollouts, Weights
+from rmpipe.study import Sampling
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def sample(config: Sampling, policy: Weights, preferences: Preferences, seed: int, *, out: Path, log: Log) -> Rollouts:
+    """K responses to each prompt of the policy split; a prompt is read once for all of them."""
+    import numpy as np
+    import pandas as pd
+
+    table = preferences.split("policy").drop_duplicates("prompt")[: config.prompts]
+    prompts = list(table["prompt"])
+    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed)
+    columns = {name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")}
+    pd.DataFrame({"prompt_id": table["id"].astype(str), "prompt": prompts, "split": "policy", **columns}).to_parquet(
+        out / "rollouts.parquet", index=False
+    )
+    length, finished = float(np.mean(columns["tokens"])), float(np.mean(columns["finished"]))
+    return Rollouts.at(out, f"{len(prompts)} prompts x {config.responses}", length=length, finished=finished)

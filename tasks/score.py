@@ -1,0 +1,30 @@
+"""Rewards of any reward model over rollouts or pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rmpipe.artifact import Preferences, RewardModel, Rollouts, Scores
+from rmpipe.study import Scoring
+from tasks.derive import scorer_of
+from tasks.execution import Log
+from tasks.stage import stage
+
+
+@stage(version=1)
+def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferences, *, out: Path, log: Log) -> Scores:
+    """Rewards of all rollouts, (prompts, K), or of the test pairs' chosen and rejected, (n, 2)."""
+    import numpy as np
+
+    scorer = scorer_of(reward_model, batch_tokens=config.batch_tokens)
+    if isinstance(texts, Rollouts):
+        prompts, responses = texts.pairs()
+        rewards = np.asarray(scorer(prompts, responses), dtype=np.float32).reshape(len(texts.table()), -1)
+        np.save(out / "rollouts.npy", rewards)
+    else:
+        table = texts.split("test")
+        twice = [*table["prompt"], *table["prompt"]], [*table["chosen"], *table["rejected"]]
+        rewards = np.asarray(scorer(*twice), dtype=np.float32).reshape(2, -1).T
+        np.save(out / "pairs.npy", rewards)
+    shape = " x ".join(map(str, rewards.shape))
+    return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)))
