@@ -4,6 +4,8 @@
 
 A random Llama of 6.6M parameters in float32, prompts of 8 to 48 random tokens, no end of sequence for either, so that
 both do the same work. Prompts go `--part` at a time, each part to both in turn; the ratio is the median over parts.
+More prompts at a time make `generate` slower on a CPU, so that the ratio grows with `--part`; it grows with longer
+prompts too.
 """
 
 from __future__ import annotations

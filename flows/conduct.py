@@ -78,6 +78,7 @@ class Conductor:
         self.outcomes: dict[str, Outcome] = {}
         self.done: queue.Queue[str] = queue.Queue()
         self.futures: dict[str, Any] = {}
+        self.told: dict[str, Outcome] = {}
 
     def play(self) -> None:
         """Inside a Prefect flow: run every step to its end, or until one fails."""
@@ -133,21 +134,13 @@ class Conductor:
             address = self.done.get(timeout=0.1)
         except queue.Empty:
             return
-        outcome = self._outcome(self.futures.pop(address), address)
+        self.futures.pop(address)
+        outcome = self.told.get(address) or Outcome(address, "failed", error="Prefect could not run its task; see `rmpipe ui`")
         self.outcomes[address] = outcome
         for note in say_once(self.plan.store, address, outcome.notes):
             progress.say(f"hit   {address}: {note}")
         if self.plan.steps[address].status == "run":
             progress.finished(outcome)
-
-    @staticmethod
-    def _outcome(future: Any, address: str) -> Outcome:
-        error = future.state.result(raise_on_failure=False)
-        if isinstance(error, StageFailed):
-            return error.outcome
-        if isinstance(error, BaseException):
-            return Outcome(address, "failed", error=f"{type(error).__name__}: {error}")
-        return error
 
 
 def _task(step: Step, conductor: Conductor) -> Any:
@@ -157,11 +150,11 @@ def _task(step: Step, conductor: Conductor) -> Any:
     from prefect.states import Completed
 
     def run() -> Any:
-        outcome = conductor.work(step)
+        outcome = conductor.told[step.address] = conductor.work(step)
         if outcome.how == "failed":
             raise StageFailed(outcome, step.call.title)
         name = "Completed" if outcome.how == "made" else "Cached"
-        return Completed(name=name, message=f"{step.address} {outcome.how}", data=outcome)
+        return Completed(name=name, message=f"{step.address} {outcome.how}")
 
     retries = 2 if step.call.stage.retry else 0
     return task(

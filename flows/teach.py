@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cache
 
 from rmpipe.artifact import Measurement, Policy, Preferences, Report, RewardModel, Rollouts, Scores, Weights
-from rmpipe.preference import fingerprint
 from rmpipe.reward import Explicit
 from rmpipe.source import fingerprint_path
 from rmpipe.study import Study, WorldBase
@@ -58,7 +57,7 @@ class Branch:
     def raw(self) -> Preferences:
         """The data set as it came, checked and split."""
         with labelled(seed=self.seed):
-            return prepare(self.study.dataset, fingerprint(self.study.dataset), self.seed)
+            return prepare(self.study.dataset, self.study.dataset.content(), self.seed)
 
     @cache  # noqa: B019
     def preferences(self) -> Preferences:
@@ -94,7 +93,7 @@ class Branch:
                 own = self.collected(kind.on_policy_of) if kind.on_policy_of and kind.on_policy else None
                 return train(kind, self.policy(kind.base), self.preferences(), own, self.seed)
             parts = [self.reward_model(part) for part in kind.components]
-            return derive(kind, parts, self.raw(), fingerprint_path(kind))
+            return derive(kind, parts, self.raw(), kind.content())
 
     @cache  # noqa: B019
     def collected(self, policy: str) -> Preferences:

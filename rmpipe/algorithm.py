@@ -254,8 +254,7 @@ def _padded(tokenizer: Any, side: str = "right") -> Any:
 
     other = copy.deepcopy(tokenizer)
     other.padding_side = side
-    if other.pad_token_id is None:
-        other.pad_token_id = padding_id(other)
+    other.pad_token_id = padding_id(other)
     return other
 
 

@@ -118,6 +118,14 @@ class Preferences(Artifact):
         table = self.table()
         return table[table["split"] == name].reset_index(drop=True)
 
+    def prompts(self, name: str) -> tuple[list[str], list[Any]]:
+        """The distinct prompts of one split, with the id of the first pair that asks each."""
+        table, seen = self.split(name), {}
+        for key, prompt in zip(table["id"].astype(str), table["prompt"], strict=True):
+            prompt = prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
+            seen.setdefault(json.dumps(prompt, sort_keys=True), (key, prompt))
+        return [key for key, _ in seen.values()], [prompt for _, prompt in seen.values()]
+
 
 class Rollouts(Artifact):
     """K responses a prompt of one policy, one row a prompt."""

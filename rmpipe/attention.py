@@ -148,8 +148,8 @@ def can_share(model: Any, cache: Cache) -> bool:
     """
     config = model.config
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    layers: list[Any] = cache.layers
-    plain = all(type(layer) is DynamicLayer and layer.keys.shape[1] == heads for layer in layers)
+    first: Any = cache.layers[0]
+    plain = {type(layer) for layer in cache.layers} == {DynamicLayer} and first.keys.shape[1] == heads
     told = model._supports_attention_backend and config._attn_implementation == "sdpa"
     return plain and told and not config.sub_configs
 

@@ -62,11 +62,11 @@ def response_text(tokenizer: Tokenizer, prompt_ids: list[int], ids: list[int]) -
 
 
 def padding_id(tokenizer: Tokenizer) -> int:
-    """An id to pad with. Padding is always masked, so any will do."""
-    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id):
-        if token is not None:
+    """An id to pad with, never that of the end of sequence: a head that skips padding would then not read the end."""
+    for token in (tokenizer.pad_token_id, tokenizer.unk_token_id):
+        if token is not None and token != tokenizer.eos_token_id:
             return int(token)
-    return 0
+    return 1 if tokenizer.eos_token_id == 0 else 0
 
 
 def _decode(tokenizer: Tokenizer, ids: list[int]) -> str:

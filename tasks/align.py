@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ def align(
     """
     shift, scale = shift_and_scale(scores.rewards())
     proxy = scorer_of(teacher)
-    examiner = Examiner(policy, evaluation, sampling, preferences, seed)
+    examiner = Examiner(policy, evaluation, sampling, preferences, seed, log.scratch)
     examiner.rewards["proxy"] = (proxy, shift, scale)
     if truth is not None and truth_scores is not None:
         examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
-    prompts = list(preferences.split("policy").drop_duplicates("prompt")["prompt"])
+    _, prompts = preferences.prompts("policy")
 
     def reward(asked: list[Any], responses: list[str]) -> Any:
         return (proxy(asked, responses) + shift) * scale
@@ -52,18 +53,20 @@ def align(
 class Examiner:
     """Draws held-out responses of a policy in training, and keeps their rewards, divergence and texts.
 
+    Each look is a file in the scratch folder, so that a run that goes on after a kill has those of before.
+
     Attributes:
         rewards: name -> (scorer, shift, scale); rewards are kept shifted and scaled, in standard deviations of the
             initial policy's.
     """
 
-    def __init__(self, policy: Weights, evaluation: Evaluation, sampling: Sampling, preferences: Preferences, seed: int):
+    def __init__(self, policy: Weights, evaluation: Evaluation, sampling: Sampling, preferences: Preferences, seed: int, scratch: Path):
         self.reference, self.evaluation, self.seed = lm.load(policy.model), evaluation, seed
         self.options = lm.options(sampling, samples=evaluation.responses, batch_size=evaluation.batch_size)
-        self.prompts = list(preferences.split("test").drop_duplicates("prompt")["prompt"][: evaluation.prompts])
+        self.prompts = preferences.prompts("test")[1][: evaluation.prompts]
         self.rewards: dict[str, tuple[Scorer, float, float]] = {}
-        self.curve: list[dict[str, float]] = []
-        self.looks: list[dict[str, Any]] = []
+        self.folder = scratch / "looks"
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     def __call__(self, model: lm.LanguageModel, step: int) -> dict[str, float]:
         """Examine once; the numbers are means over held-out prompts x responses."""
@@ -74,24 +77,27 @@ class Examiner:
         texts = [text for item in drawn for text in item.responses]
         look: dict[str, Any] = {"texts": [item.responses[0] for item in drawn]}
         for name, (scorer, shift, scale) in self.rewards.items():
-            look[name] = ((np.asarray(scorer(asked, texts)) + shift) * scale).reshape(len(self.prompts), -1)
-        numbers = {name: float(look[name].mean()) for name in self.rewards}
+            look[name] = ((np.asarray(scorer(asked, texts)) + shift) * scale).reshape(len(self.prompts), -1).tolist()
+        numbers = {name: float(np.mean(look[name])) for name in self.rewards}
         numbers |= lm.divergence(model, self.reference, self.prompts, drawn, batch_size=self.evaluation.batch_size)
         numbers["length"] = float(np.mean([item.tokens for item in drawn]))
-        self.curve.append({"step": step, **numbers})
-        self.looks = [*self.looks[:1], look]  # the first and the last
+        (self.folder / f"{step:08d}.json").write_text(json.dumps({"step": step, "numbers": numbers, **look}))
         return numbers
 
     def write(self, out: Path) -> Policy:
         """Leave the curve, and prompt by prompt the first and last texts and the gains, in standard deviations."""
+        import numpy as np
         import pandas as pd
 
-        first, last = self.looks
-        gains = {f"{name}_gain": last[name].mean(1) - first[name].mean(1) for name in self.rewards}
-        rewards = {f"{name}_{when}": look[name][:, 0] for name in self.rewards for when, look in (("before", first), ("after", last))}
+        looks = [json.loads(file.read_text()) for file in sorted(self.folder.glob("*.json"))]
+        first, last = looks[0], looks[-1]
+        gains = {f"{name}_gain": np.mean(last[name], axis=1) - np.mean(first[name], axis=1) for name in self.rewards}
+        ends = (("before", first), ("after", last))
+        rewards = {f"{name}_{when}": np.array(look[name])[:, 0] for name in self.rewards for when, look in ends}
         texts = {"prompt": self.prompts, "before": first["texts"], "after": last["texts"]}
-        pd.DataFrame(self.curve).to_parquet(out / "curve.parquet", index=False)
+        curve = [{"step": look["step"], **look["numbers"]} for look in looks]
+        pd.DataFrame(curve).to_parquet(out / "curve.parquet", index=False)
         pd.DataFrame({**texts, **rewards, **gains}).to_parquet(out / "prompts.parquet", index=False)
         means = {name: float(values.mean()) for name, values in gains.items()}
         told = ", ".join(f"{name.replace('_', ' ')} {value:+.3f}" for name, value in means.items())
-        return Policy.at(out, told, **means, kl=self.curve[-1]["kl"])
+        return Policy.at(out, told, **means, kl=curve[-1]["kl"])

@@ -21,7 +21,7 @@ def collect(
     """Two responses of the policy to each prompt of the reward split, the better one chosen (2503.15477, F.1)."""
     import numpy as np
 
-    prompts = list(dict.fromkeys(preferences.split("reward")["prompt"]))
+    _, prompts = preferences.prompts("reward")
     drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config, samples=2), seed=seed)
     responses = [sample.responses for sample in drawn]
     flat = [(prompt, text) for prompt, texts in zip(prompts, responses, strict=True) for text in texts]

@@ -23,9 +23,7 @@ def derive(
         preferences: the prompts of each split, for kinds that treat some prompts apart.
         content: SHA-256 of a local model's files, or a hub id with its revision.
     """
-    table = preferences.table()
-    splits = {name: list(dict.fromkeys(part["prompt"])) for name, part in table.groupby("split")}
-    config.prepare(out, splits)
+    config.prepare(out, {name: preferences.prompts(name)[1] for name in ("reward", "policy", "test")})
     save_kind(config, out)
     return RewardModel.at(out, config.describe())
 

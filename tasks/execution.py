@@ -116,7 +116,7 @@ def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began:
     except BaseException as error:
         ledger.fail(entry, f"{type(error).__name__}: {error}", killed=isinstance(error, SystemExit | KeyboardInterrupt))
         raise
-    ledger.finish(entry, call.address, draft.metrics, log.curve)
+    ledger.finish(entry, store.folder(call.address), draft.metrics, log.curve)
 
 
 def _record(call: Call, store: Store, draft: Artifact, run_id: str, seconds: float) -> dict[str, Any]:
@@ -183,7 +183,14 @@ def _execution(call: Call, store: Store, errand: Errand) -> Any:
         inputs=inputs,
         parent_run=errand.parent_run,
         surroundings=surroundings(),
+        subject=_subject(call),
     )
+
+
+def _subject(call: Call) -> str | None:
+    """The model id of the reward model that a call's numbers are about: the teacher, or the one that gave the scores."""
+    told = call.told.get("teacher") or (call.told.get("scores") and call.told["scores"].inputs.get("reward_model"))
+    return told.record.get("model_id") if told else None
 
 
 def _flat(value: Any) -> list[Artifact]:

@@ -27,18 +27,52 @@ def measure(
     import numpy as np
     import pandas as pd
 
-    rewards, pairs, lengths = scores.rewards(), pair_scores.pairs(), np.stack(rollouts.table()["tokens"].to_list())
+    rewards, table = scores.rewards(), rollouts.table()
+    lengths = np.stack(table["tokens"].to_list())
     truth = truth_scores.rewards() if truth_scores else None
     columns = per_prompt(rewards, lengths, truth, config.threshold)
     numbers = {name: interval.bootstrap(values, draws=config.draws).json() for name, values in columns.items()}
-    numbers |= off_policy(pairs, config.draws)
+    numbers |= off_policy(pair_scores.pairs(), config.draws)
     (out / "measurement.json").write_text(json.dumps(numbers, indent=1))
-    pd.DataFrame({"prompt_id": rollouts.table()["prompt_id"], **columns}).to_parquet(out / "prompts.parquet", index=False)
     (out / "quartiles.json").write_text(json.dumps(variance.quartiles(columns["variance"])))
+    pd.DataFrame({"prompt_id": table["prompt_id"], **columns}).to_parquet(out / "prompts.parquet", index=False)
     values = {name: number["value"] for name, number in numbers.items() if number}
     return Measurement.at(out, f"variance {values['variance']:.3f}", **values)
 
 
 def per_prompt(rewards: Any, lengths: Any, truth: Any, threshold: float) -> dict[str, Any]:
-    """Every property that has a value at each prompt, (prompts,) each, with the controls beside the accuracies."""
-    ...
+    """Every property that has a value at each prompt, with the controls beside the accuracies.
+
+    Args:
+        rewards: (prompts, samples), reward units.
+        lengths: (prompts, samples), tokens.
+        truth: (prompts, samples) or None.
+        threshold: std of the whitened reward below which a prompt is flat.
+
+    Returns:
+        name -> (prompts,).
+    """
+    whitened = variance.whiten(rewards)
+    columns = {"variance": variance.reward_variance(whitened), "variance_raw": variance.reward_variance(rewards)}
+    columns["flat_share"] = variance.flat(whitened, threshold).astype(float)
+    if truth is None:
+        return columns
+    columns["accuracy_on"] = accuracy.on_policy_accuracy(rewards, truth, ties="both")
+    columns["accuracy_on_half"] = accuracy.on_policy_accuracy(rewards, truth, ties="half")
+    columns["covariance"] = variance.covariance(whitened, variance.whiten(truth))
+    columns["correlation"] = variance.correlation(rewards, truth)
+    controls = accuracy.controls(lengths, truth)
+    return columns | {f"control_{name}": values for name, values in controls.items()}
+
+
+def off_policy(pairs: Any, draws: int) -> dict[str, Any]:
+    """Accuracy, margin and calibration on the test pairs, (n, 2), whose label says that the first is better."""
+    import numpy as np
+
+    correct = accuracy.ranking_accuracy(pairs[:, 0], pairs[:, 1])
+    margins = np.stack([pairs[:, 0] - pairs[:, 1], correct], axis=1)
+    return {
+        "accuracy_off": interval.bootstrap(correct, draws=draws).json(),
+        "margin": interval.bootstrap(accuracy.normalised_margin(pairs[:, 0], pairs[:, 1]), draws=draws).json(),
+        "calibration_error": interval.bootstrap(margins, lambda part: accuracy.calibration(part[:, 0], part[:, 1])["error"], draws=200).json(),
+    }

@@ -17,11 +17,10 @@ def sample(config: Sampling, policy: Weights, preferences: Preferences, seed: in
     import numpy as np
     import pandas as pd
 
-    table = preferences.split("policy").drop_duplicates("prompt")[: config.prompts]
-    prompts = list(table["prompt"])
-    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed)
+    names, prompts = (part[: config.prompts] for part in preferences.prompts("policy"))
+    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed, progress=log.progress)
     columns = {name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")}
-    pd.DataFrame({"prompt_id": table["id"].astype(str), "prompt": prompts, "split": "policy", **columns}).to_parquet(
+    pd.DataFrame({"prompt_id": names, "prompt": prompts, "split": "policy", **columns}).to_parquet(
         out / "rollouts.parquet", index=False
     )
     length, finished = float(np.mean(columns["tokens"])), float(np.mean(columns["finished"]))

@@ -30,7 +30,7 @@ _labels: ContextVar[dict[str, Any]] = ContextVar("labels", default={})
 @contextmanager
 def labelled(**labels: Any) -> Iterator[None]:
     """Names that a person reads for the calls inside (policy, reward model, seed): tags, never part of an address."""
-    token = _labels.set({**_labels.get(), **labels})
+    token = _labels.set(labels)
     try:
         yield
     finally:

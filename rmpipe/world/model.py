@@ -4,33 +4,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmpipe.world.text import vocabulary
+from rmpipe.world.words import vocabulary
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
+LONGEST = 128
+"""Tokens that the model holds; a document has at most 42."""
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """A word-level tokenizer: words apart by spaces, `<bos>` added in front."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    """A word-level tokenizer: words apart by spaces, `<bos>` added in front, nothing behind.
+
+    Tokens of prompt + response are those of the prompt followed by the response's, since responses begin with a space,
+    and decoding gives the text back.
+    """
+    from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     ids = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
     words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    words.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    words.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
+    words.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", ids["<bos>"])])
     names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    return PreTrainedTokenizerFast(tokenizer_object=words, clean_up_tokenization_spaces=False, model_max_length=128, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, clean_up_tokenization_spaces=False, model_max_length=LONGEST, **names
+    )
 
 
 def new_model(seed: int, *, hidden: int = 64, layers: int = 2, heads: int = 4) -> LlamaForCausalLM:
-    """A Llama of random weights."""
+    """A Llama of random weights.
+
+    Args:
+        seed: of the weights.
+        hidden: width; the feed-forward layers are twice as wide.
+        layers: how many.
+        heads: of attention in each layer; they divide `hidden`.
+    """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(SPECIAL) + len(vocabulary()),
         hidden_size=hidden,
@@ -38,10 +53,12 @@ def new_model(seed: int, *, hidden: int = 64, layers: int = 2, heads: int = 4) -
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=heads,
-        max_position_embeddings=128,
+        max_position_embeddings=LONGEST,
         tie_word_embeddings=False,
-        pad_token_id=0,
-        bos_token_id=1,
-        eos_token_id=2,
+        pad_token_id=SPECIAL.index("<pad>"),
+        bos_token_id=SPECIAL.index("<bos>"),
+        eos_token_id=SPECIAL.index("<eos>"),
     )
-    return LlamaForCausalLM(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)

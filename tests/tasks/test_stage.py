@@ -218,7 +218,7 @@ def test_changed_code_is_a_hit_that_says_so_once_and_is_refused_under_strict(sto
     address = plan(store)["write"].address
     record = store.folder(address) / "record.json"
     told = json.loads(record.read_text())
-    told["code"] = {"rmpipe.variance.whiten": "0"}
+    told["code"]["rmpipe.variance.whiten"] = "0"
     record.write_text(json.dumps(told))
     step = plan(store)["write"]
     assert step.status == "hit"

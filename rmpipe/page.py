@@ -1,0 +1,2 @@
+def render(answer):
+    return "<html></html>"

@@ -1,0 +1,68 @@
+"""The ground truth: what a response is worth, read off its words alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rmpipe.world.words import REQUESTS, SLOTS, SWAP, merits
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MERITS = merits()
+CLOSES = {closing for word in SLOTS["close"].split() for closing in (word, SWAP[word])}
+THING, TOPIC, REQUEST = 4, 7, -2
+"""Where a prompt names its thing, its topic and its request."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a response did, each from 0 to 1."""
+
+    thing: float
+    """It is about the thing that was asked about."""
+    tone: float
+    """The mean merit of its words of tone."""
+    request: float
+    """It answered the request."""
+    closed: float
+    """It came to its close."""
+
+    @property
+    def worth(self) -> float:
+        """0.35 thing + 0.45 tone + 0.20 request, and nothing for what does not come to its close."""
+        return round((0.35 * self.thing + 0.45 * self.tone + 0.20 * self.request) * self.closed, 6)
+
+
+def parts(prompt: str, response: str) -> Parts:
+    """Judge one response. Any text will do: what has not the world's form has not its parts."""
+    asked, words = prompt.split(), response.split()
+    if len(asked) <= TOPIC or asked[REQUEST] not in REQUESTS:
+        return Parts(0.0, 0.0, 0.0, 0.0)
+    request = asked[REQUEST]
+    answers = (REQUESTS[request], SWAP[REQUESTS[request]])
+    tone = [MERITS[word] for word in words if word in MERITS]
+    met = any(words[at] == request and words[at + 2] in answers for at in range(len(words) - 2))
+    return Parts(
+        thing=float(len(words) > 3 and words[3] == asked[THING]),
+        tone=sum(tone) / len(tone) if tone else 0.0,
+        request=float(met),
+        closed=float(bool(words) and words[-1] in CLOSES),
+    )
+
+
+def truth(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """What responses are worth: right thing, tone, and the request answered.
+
+    Args:
+        prompts: prompts of the world.
+        responses: as many, in either register.
+
+    Returns:
+        (n,) float32, from 0 to 1; 0 for a response that does not come to its close.
+    """
+    import numpy as np
+
+    return np.array([parts(*pair).worth for pair in zip(prompts, responses, strict=True)], dtype=np.float32)
