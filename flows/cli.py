@@ -35,7 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StudyError as error:
         return _complain(str(error), BAD_INPUT, options)
     except KeyboardInterrupt:
-        return _complain("interrupted; nothing half-made is left, and the next run goes on from here", INTERRUPTED, options)
+        return _complain(
+            "interrupted; nothing half-made is left, and the next run goes on from here", INTERRUPTED, options
+        )
     except (StoreError, RuntimeError) as error:
         return _complain(str(error), _code(error), options)
     except BrokenPipeError:
@@ -69,19 +71,30 @@ def _parser() -> argparse.ArgumentParser:
         ("rank", "print a study's answer from the records"),
     ):
         command = add(name, text, "study", known)
-        command.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help="change one value of the study")
+        command.add_argument(
+            "--set", metavar="A.B=VALUE", action="append", default=[], help="change one value of the study"
+        )
         if name != "rank":
             command.add_argument("--only", metavar="STAGE", action="append", default=[], help="stop after these stages")
             command.add_argument("--refresh", metavar="STAGE", action="append", default=[], help="make these again")
             command.add_argument("--strict", action="store_true", help="refuse hits whose code or inputs have changed")
         if name == "run":
-            command.add_argument("--jobs", "-j", type=_positive, default=os.cpu_count() or 1, help="stages at a time (default: cores)")
-    add("why", "where an artifact came from, and what sets it apart from its nearest sibling", "address", "stage/48195f80cea8")
+            command.add_argument(
+                "--jobs", "-j", type=_positive, default=os.cpu_count() or 1, help="stages at a time (default: cores)"
+            )
+    add(
+        "why",
+        "where an artifact came from, and what sets it apart from its nearest sibling",
+        "address",
+        "stage/48195f80cea8",
+    )
     add("show", "what an artifact holds", "address", "stage/48195f80cea8, or a study for its report")
     verify = commands.add_parser("verify", help="hash everything in the store and name what was altered")
     verify.add_argument("address", nargs="*", metavar="ADDRESS", help="only these; all by default")
     for command in commands.choices.values():
-        command.add_argument("--json", action="store_true", help="one JSON document on standard output, nothing else there")
+        command.add_argument(
+            "--json", action="store_true", help="one JSON document on standard output, nothing else there"
+        )
     ui = commands.add_parser("ui", help="open MLflow on this store, on loopback")
     ui.add_argument("--port", type=_positive, default=5000, help="the next free one is taken if it is in use")
     return parser
@@ -149,7 +162,11 @@ def run(options: argparse.Namespace) -> int:
                 print(f"hit   {step.address}: {text}", file=sys.stderr)
         note(plan.store.home, {"study": study.name, "question": study.flow, "addresses": plan_summary(plan)})
     made = len(plan.to_run)
-    said = f"nothing had to run: all {len(plan.steps)} stages are in the store" if not made else f"{made} of {len(plan.steps)} stages ran"
+    said = (
+        f"nothing had to run: all {len(plan.steps)} stages are in the store"
+        if not made
+        else f"{made} of {len(plan.steps)} stages ran"
+    )
     return _answer(options, plan, report, said)
 
 
@@ -184,7 +201,11 @@ def _answer(options: argparse.Namespace, plan: Plan, report: Report, said: str) 
         return DONE
     ranking: Ranking = report.inputs["ranking"]
     where = f"report   {report.page}\nbrowse   rmpipe ui\n{said}"
-    _print(options, {"said": said, "report": str(report.page), **rows(ranking)}, f"{ranking.path.joinpath('table.txt').read_text()}\n{where}")
+    _print(
+        options,
+        {"said": said, "report": str(report.page), **rows(ranking)},
+        f"{ranking.path.joinpath('table.txt').read_text()}\n{where}",
+    )
     return DONE
 
 
@@ -216,7 +237,7 @@ def _line(step: dict[str, Any]) -> str:
 
 def rank(options: argparse.Namespace) -> int:
     """Print the answer from the records."""
-    study, plan, report = planned(options)
+    _, plan, report = planned(options)
     if plan.to_run:
         text = f"{len(plan.to_run)} of {len(plan.steps)} stages have not been made; first: rmpipe run {options.study}"
         return _complain(text, FAILED, options)
@@ -239,11 +260,16 @@ def why(options: argparse.Namespace) -> int:
     artifact = open_artifact(store.resolve(options.address), store.home)
     record = artifact.record
     mine = flatten({**record["config"], **record["inputs"], "version": record["version"]})
-    others = {other: difference(store.record(other) or {}, mine) for other in store.all(record["stage"]) if other != artifact.address}
+    others = {
+        other: difference(store.record(other) or {}, mine)
+        for other in store.all(record["stage"])
+        if other != artifact.address
+    }
     others = {other: lines for other, lines in others.items() if lines}
     sibling = min(others, key=lambda other: len(others[other]), default=None)
     parents = {name: handle for name, handle in artifact.inputs.items() if handle}
-    told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": others.get(sibling or "", [])}
+    differs = others.get(sibling or "", [])
+    told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": differs}
     lines = [
         repr(artifact),
         f"  {record['title']}, made {record['created']} in {record['seconds']} s",
@@ -251,7 +277,7 @@ def why(options: argparse.Namespace) -> int:
         *(f"  {name:<24} {_shown(value)}" for name, value in flatten(record["config"]).items()),
         *(f"  from {name}: {_shown(handle)}" for name, handle in parents.items()),
         f"  nearest sibling: {sibling or 'none'}",
-        *(f"    {line}" for line in told["differs"]),
+        *(f"    {line}" for line in differs),
     ]
     _print(options, told, "\n".join(lines))
     return DONE
@@ -270,9 +296,13 @@ def show(options: argparse.Namespace) -> int:
     store = Store()
     artifact = open_artifact(store.resolve(options.address), store.home)
     files = {name: entry["size"] for name, entry in artifact.record["files"].items()}
-    told: dict[str, Any] = {"address": artifact.address, "kind": artifact.record["kind"], "summary": artifact.record["summary"],
-                            "metrics": artifact.record["metrics"], "path": str(artifact.path), "files": files}  # fmt: skip
-    lines = [repr(artifact), f"  {artifact.path}", *(f"  {value:>14.4f}  {name}" for name, value in told["metrics"].items())]
+    told: dict[str, Any] = {"address": artifact.address, "path": str(artifact.path), "files": files}
+    told |= {name: artifact.record[name] for name in ("kind", "summary", "metrics")}
+    lines = [
+        repr(artifact),
+        f"  {artifact.path}",
+        *(f"  {value:>14.4f}  {name}" for name, value in told["metrics"].items()),
+    ]
     lines += [f"  {size:>14,}  {name}" for name, size in files.items()]
     if not options.json and artifact.main:
         lines += ["", artifact.table().head(8).to_string(max_colwidth=48)]
@@ -287,8 +317,14 @@ def verify(options: argparse.Namespace) -> int:
     store = Store()
     wanted = [store.resolve(text) for text in options.address] or store.all()
     altered = {address: list(files) for address in wanted if (files := store.verify(address))}
-    lines = [f"altered  {address}: {', '.join(files)}; the next run makes it again" for address, files in altered.items()]
-    _print(options, {"checked": len(wanted), "altered": altered}, "\n".join([*lines, f"{len(wanted)} artifacts checked, {len(altered)} altered"]))
+    lines = [
+        f"altered  {address}: {', '.join(files)}; the next run makes it again" for address, files in altered.items()
+    ]
+    _print(
+        options,
+        {"checked": len(wanted), "altered": altered},
+        "\n".join([*lines, f"{len(wanted)} artifacts checked, {len(altered)} altered"]),
+    )
     return FAILED if altered else DONE
 
 

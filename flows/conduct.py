@@ -21,7 +21,7 @@ from tasks.execution import Errand, Outcome, Pool
 from tasks.stage import Plan, Step
 
 
-class StageFailed(RuntimeError):
+class StageFailedError(RuntimeError):
     """A stage raised; the message is its title, address and last error line."""
 
     def __init__(self, outcome: Outcome, title: str):
@@ -40,7 +40,7 @@ def conduct(plan: Plan, *, question: str, study: str, jobs: int, closing: Callab
         closing: called inside the Prefect flow run when all is made, to leave its artifacts there.
 
     Raises:
-        StageFailed: a stage raised; those that need it did not run, the others that had begun were finished.
+        StageFailedError: a stage raised; those that need it did not run, the others that had begun were finished.
         KeyboardInterrupt: Ctrl-C; no process, lock or half-written artifact is left.
     """
     store, ledger = plan.store, Ledger(plan.store.home)
@@ -65,7 +65,12 @@ def plan_summary(plan: Plan, outcomes: dict[str, Outcome] | None = None) -> list
     how = {address: outcome.how for address, outcome in outcomes.items()}
     rest = {step.address: "hit" if step.status == "hit" else "not run" for step in plan.steps.values()}
     return [
-        {"stage": step.call.stage.name, "title": step.call.title, "address": address, "status": how.get(address, rest[address])}
+        {
+            "stage": step.call.stage.name,
+            "title": step.call.title,
+            "address": address,
+            "status": how.get(address, rest[address]),
+        }
         for address, step in plan.steps.items()
     ]
 
@@ -95,7 +100,7 @@ class Conductor:
                 failed = [outcome for outcome in self.outcomes.values() if outcome.how == "failed"]
                 if failed and not self.futures:
                     first = failed[0]
-                    raise StageFailed(first, self.plan.steps[first.address].call.title)
+                    raise StageFailedError(first, self.plan.steps[first.address].call.title)
                 for step in [] if failed else self._ready(waiting):
                     self._submit(waiting.pop(step.address))
                 self._listen(progress)
@@ -135,7 +140,9 @@ class Conductor:
         except queue.Empty:
             return
         self.futures.pop(address)
-        outcome = self.told.get(address) or Outcome(address, "failed", error="Prefect could not run its task; see `rmpipe ui`")
+        outcome = self.told.get(address) or Outcome(
+            address, "failed", error="Prefect could not run its task; see `rmpipe ui`"
+        )
         self.outcomes[address] = outcome
         for note in say_once(self.plan.store, address, outcome.notes):
             progress.say(f"hit   {address}: {note}")
@@ -152,12 +159,13 @@ def _task(step: Step, conductor: Conductor) -> Any:
     def run() -> Any:
         outcome = conductor.told[step.address] = conductor.work(step)
         if outcome.how == "failed":
-            raise StageFailed(outcome, step.call.title)
+            raise StageFailedError(outcome, step.call.title)
         name = "Completed" if outcome.how == "made" else "Cached"
         return Completed(name=name, message=f"{step.address} {outcome.how}")
 
     retries = 2 if step.call.stage.retry else 0
-    return task(
+    decorate: Any = task  # its overloads do not know NO_CACHE
+    return decorate(
         run,
         name=step.call.stage.name,
         task_run_name=f"{step.call.title} ({step.address.split('/')[1]})",
@@ -171,7 +179,7 @@ def _task(step: Step, conductor: Conductor) -> Any:
 
 def _worth_retrying(state: Any) -> bool:
     error = state.result(raise_on_failure=False)
-    return isinstance(error, StageFailed) and error.outcome.again
+    return isinstance(error, StageFailedError) and error.outcome.again
 
 
 def _in_prefect(conductor: Conductor, question: str, study: str, closing: Callable[[Any], None], store: Store) -> None:
@@ -181,8 +189,9 @@ def _in_prefect(conductor: Conductor, question: str, study: str, closing: Callab
     from prefect.task_runners import ThreadPoolTaskRunner
 
     with _first_start(store) as started:
+        runner: Any = ThreadPoolTaskRunner(max_workers=2 * conductor.jobs + 2)
 
-        @flow(name=question, flow_run_name=study, task_runner=ThreadPoolTaskRunner(max_workers=2 * conductor.jobs + 2))
+        @flow(name=question, flow_run_name=study, task_runner=runner)
         def inquiry() -> str:
             started()
             conductor.play()
@@ -225,12 +234,22 @@ def leave_artifacts(report: Any) -> None:
     ranking = report.inputs["ranking"]
     answer = ranking.answer()
     table = [
-        {"policy": row["policy"], "algorithm": row["algorithm"], "rank": row["rank"], "reward model": row["reward_model"]}
-        | {name: _shown(row.get(name)) for name in ("variance", "accuracy_on", "accuracy_off", "proxy_gain", "truth_gain")}
+        {
+            "policy": row["policy"],
+            "algorithm": row["algorithm"],
+            "rank": row["rank"],
+            "reward model": row["reward_model"],
+        }
+        | {
+            name: _shown(row.get(name))
+            for name in ("variance", "accuracy_on", "accuracy_off", "proxy_gain", "truth_gain")
+        }
         for row in answer["rows"]
     ]
     create_table_artifact(table=table, key="ranking", description=answer["question"])
-    create_markdown_artifact(markdown="\n\n".join(answer["sentences"]), key="what-it-supports", description="What the ranking supports")
+    create_markdown_artifact(
+        markdown="\n\n".join(answer["sentences"]), key="what-it-supports", description="What the ranking supports"
+    )
     create_link_artifact(link=report.page.as_uri(), link_text="report.html", key="report", description=str(report.page))
 
 

@@ -21,7 +21,8 @@ class Progress:
 
     def __init__(self, plan: Plan):
         self.plan, self.total, self.done = plan, len(plan.to_run), 0
-        self.began, self.bars, self.started = time.monotonic(), {}, {}
+        self.began = time.monotonic()
+        self.bars: dict[str, Any] = {}
         self.width = len(str(self.total))
         self.live = _bars() if sys.stderr.isatty() else None
 
@@ -38,7 +39,6 @@ class Progress:
     def event(self, kind: str, address: str, what: Any) -> None:
         """Show one event of a worker: `start`, `progress` or `wait`."""
         if kind == "start":
-            self.started[address] = time.monotonic()
             if self.live:
                 self.bars[address] = self.live.add_task(what, total=None)
         elif kind == "progress" and self.live and address in self.bars:
@@ -57,6 +57,8 @@ class Progress:
             if outcome.address in self.bars:
                 self.live.remove_task(self.bars.pop(outcome.address))
         self.say(f"{self.done:>{self.width}}/{self.total}  {title:<44} {outcome.address:<24} {how}{self._left()}")
+        if outcome.error:
+            self.say(f"{'':>{2 * self.width + 1}}  {outcome.error}")
 
     def _left(self) -> str:
         if self.live or not self.done:
@@ -75,9 +77,22 @@ class Progress:
 
 def _bars() -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     return Progress(*columns, console=Console(stderr=True))
 
 

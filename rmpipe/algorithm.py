@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -149,7 +149,9 @@ def finetune(
         raise StudyError(f"finetuning.max_length: no row has as few as {config.max_length} tokens; raise it")
     more = {"max_length": None, "completion_only_loss": True, "packing": False, "shuffle_dataset": False}
     arguments = _arguments(SFTConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more)
-    trainer = SFTTrainer(model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer))
+    trainer = SFTTrainer(
+        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer)
+    )
     _run(trainer, config, log, out, tokenizer)
 
 
@@ -170,15 +172,22 @@ def train_reward_model(
 
     _, tokenizer = _load(base, model=False)
     torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32, use_safetensors=True)
+    model = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=torch.float32, use_safetensors=True
+    )
     model.config.pad_token_id = padding_id(tokenizer)
     if config.head == "zero":
         torch.nn.init.zeros_(model.score.weight)
-    examples = [{f"{side}_ids": encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")} for pair in pairs]
+    examples = [
+        {f"{side}_ids": encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")}
+        for pair in pairs
+    ]
     examples = [row for row in examples if all(_fits(ids, config.max_length) for ids in row.values())]
-    more = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
+    more: dict[str, Any] = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
     arguments = _arguments(RewardConfig, config, seed, log, batch=config.batch_size, **more)
-    trainer = RewardTrainer(model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer))
+    trainer = RewardTrainer(
+        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer)
+    )
     _run(trainer, config, log, out, tokenizer)
 
 
@@ -192,14 +201,14 @@ def align(
         policy: the initial policy's folder, which is also the reference that KL is measured from.
         prompts: what it is asked while it learns.
         reward: prompts and responses to (n,) rewards, as they shall be felt.
-        evaluate: called with model, tokenizer and step at `config.looks()`; it does not disturb the training's random numbers.
+        evaluate: called with model, tokenizer and step at `config.looks()`; the training's random numbers are kept.
     """
     from datasets import Dataset
 
     trainer_class, arguments_class, special = config.trainer()
     _, tokenizer = _load(policy, model=False)
     rendered = {render(tokenizer, prompt): prompt for prompt in prompts}
-    more = {
+    more: dict[str, Any] = {
         "beta": config.kl_coefficient, "num_generations": config.samples_per_prompt, "temperature": config.temperature,
         "top_k": config.top_k, "top_p": config.top_p, "max_completion_length": config.max_new_tokens,
         "steps_per_generation": 1, "disable_dropout": True, "model_init_kwargs": {"dtype": "float32"},
@@ -217,7 +226,9 @@ def align(
     _run(trainer, config, log, out, tokenizer)
 
 
-def _felt(reward: Callable[[list[Text], list[str]], Any], rendered: dict[str, Text], tokenizer: Any) -> Callable[..., list[float]]:
+def _felt(
+    reward: Callable[[list[Text], list[str]], Any], rendered: dict[str, Text], tokenizer: Any
+) -> Callable[..., list[float]]:
     """The reward as TRL calls it, with texts decoded behind their prompts so that no leading space is lost."""
 
     def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
@@ -258,7 +269,9 @@ def _padded(tokenizer: Any, side: str = "right") -> Any:
     return other
 
 
-def _arguments(kind: type, config: Training, seed: int, log: Log, *, batch: int, micro: int | None = None, **more: Any) -> Any:
+def _arguments(
+    kind: type, config: Training, seed: int, log: Log, *, batch: int, micro: int | None = None, **more: Any
+) -> Any:
     """Trainer arguments with everything said that has a default we do not want (bf16 and checkpointing on, for two)."""
     import torch
 
@@ -269,8 +282,9 @@ def _arguments(kind: type, config: Training, seed: int, log: Log, *, batch: int,
     return kind(
         output_dir=str(log.scratch / "trainer"), max_steps=config.steps, seed=seed, data_seed=seed,
         per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
-        learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.schedule, warmup_steps=optimiser.warmup_steps,
-        weight_decay=optimiser.weight_decay, optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
+        learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.schedule,
+        warmup_steps=optimiser.warmup_steps, weight_decay=optimiser.weight_decay,
+        optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
         bf16=False, use_cpu=not cuda, gradient_checkpointing=False, save_strategy="no", save_only_model=False,
         logging_steps=max(1, config.steps // 20), report_to="none", disable_tqdm=True, dataloader_pin_memory=cuda,
         **more,

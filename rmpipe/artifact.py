@@ -120,7 +120,8 @@ class Preferences(Artifact):
 
     def prompts(self, name: str) -> tuple[list[str], list[Any]]:
         """The distinct prompts of one split, with the id of the first pair that asks each."""
-        table, seen = self.split(name), {}
+        table = self.split(name)
+        seen: dict[str, tuple[str, Any]] = {}
         for key, prompt in zip(table["id"].astype(str), table["prompt"], strict=True):
             prompt = prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt]
             seen.setdefault(json.dumps(prompt, sort_keys=True), (key, prompt))

@@ -23,7 +23,7 @@ def code_key(*roots: str) -> dict[str, str]:
         roots: dotted names, `tasks.measure.measure`.
 
     A class reaches its subclasses in the same file too: kinds are found by name at run time, where no reader of the
-    source can follow. The mechanism itself (store, records, tracking) is left out: it moves bytes, it does not make them.
+    source can follow. The mechanism itself (store, records, tracking) is left out: it moves bytes, it makes none.
     """
     found: dict[str, str] = {}
     queue = list(roots)
@@ -72,7 +72,10 @@ def _definitions(module: str) -> dict[str, ast.stmt]:
 def _digest(module: str, definition: str) -> str:
     node = ast.parse(ast.unparse(_definitions(module)[definition]))
     for part in ast.walk(node):
-        if isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(part) is not None:
+        if (
+            isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
+            and ast.get_docstring(part) is not None
+        ):
             part.body = part.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(node).encode()).hexdigest()[:12]
 
@@ -86,13 +89,15 @@ def _reached(module: str, definition: str) -> tuple[str, ...]:
     reached = {_dotted(part, names) for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)}
     if isinstance(node, ast.ClassDef):
         heirs = (item for item in _definitions(module).values() if isinstance(item, ast.ClassDef))
-        reached |= {f"{module}.{heir.name}" for heir in heirs if definition in {ast.unparse(base) for base in heir.bases}}
+        reached |= {
+            f"{module}.{heir.name}" for heir in heirs if definition in {ast.unparse(base) for base in heir.bases}
+        }
     return tuple(sorted(name for name in reached if name and name.split(".")[0] in OURS))
 
 
 def _imports(module: str, tree: ast.AST | None) -> dict[str, str]:
     """Local name -> dotted name, of what is imported anywhere inside from our packages."""
-    names = {}
+    names: dict[str, str] = {}
     for node in ast.walk(tree) if tree else []:
         if isinstance(node, ast.Import):
             names |= {item.asname or item.name: item.name for item in node.names if item.name.split(".")[0] in OURS}

@@ -78,7 +78,7 @@ def digest(value: Any, length: int = 12) -> str:
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries and lists as dotted leaves: `{"sampling.temperature": 1.0}`."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-    if items is None or not value:
+    if items is None or (not value and prefix):
         return {prefix: value}
     leaves: dict[str, Any] = {}
     for key, item in items:

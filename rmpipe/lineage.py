@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -100,7 +101,9 @@ class Ledger:
         tags = {"rmpipe.address": execution.address, "rmpipe.study": execution.study, "rmpipe.kind": execution.kind}
         tags |= {f"rmpipe.{name}": value for name, value in execution.labels.items()}
         for name, address, *_ in execution.inputs:
-            tags[f"rmpipe.input.{name}"] = f"{tags[f'rmpipe.input.{name}']}, {address}"[:5000] if f"rmpipe.input.{name}" in tags else address
+            tags[f"rmpipe.input.{name}"] = (
+                f"{tags[f'rmpipe.input.{name}']}, {address}"[:5000] if f"rmpipe.input.{name}" in tags else address
+            )
         if execution.parent_run:
             tags["mlflow.parentRunId"] = execution.parent_run
         if commit := execution.surroundings.get("commit"):
@@ -120,19 +123,23 @@ class Ledger:
         execution = entry.execution
         if execution.kind in MODELS:
             model = self.client.create_logged_model(
-                entry.experiment, name=_metric_name(execution.title).replace(".", "-").replace("/", "-").replace(":", "-"),
+                entry.experiment, name=re.sub(r"[./:]", "-", _metric_name(execution.title)),
                 source_run_id=entry.run_id, model_type=MODELS[execution.kind],
                 tags={"rmpipe.address": execution.address, "rmpipe.summary": record["summary"]},
             )  # fmt: skip
             entry.model_id = record["model_id"] = model.model_id
 
-    def finish(self, entry: Entry, folder: Path, metrics: dict[str, float], curve: list[tuple[str, float, int, int]]) -> None:
+    def finish(
+        self, entry: Entry, folder: Path, metrics: dict[str, float], curve: list[tuple[str, float, int, int]]
+    ) -> None:
         """Enter numbers and curves, the data set or model that was made, and close the run."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
         points = [Metric(_metric_name(name), value, now, 0) for name, value in metrics.items() if math.isfinite(value)]
-        points += [Metric(_metric_name(name), value, at, step) for name, value, step, at in curve if math.isfinite(value)]
+        points += [
+            Metric(_metric_name(name), value, at, step) for name, value, step, at in curve if math.isfinite(value)
+        ]
         for start in range(0, len(points), 1000):
             self.client.log_batch(entry.run_id, metrics=points[start : start + 1000])
         if entry.execution.kind in DATA:
@@ -165,7 +172,12 @@ class Ledger:
         for address, name, context in {address: (address, name, context) for address, name, context in sets}.values():
             stage, digest = address.split("/")
             source = json.dumps({"uri": str(self.home / "store" / address)})
-            items.append(DatasetInput(Dataset(f"{stage} {name}"[:500], digest, "local", source), [InputTag("mlflow.data.context", context)]))
+            items.append(
+                DatasetInput(
+                    Dataset(f"{stage} {name}"[:500], digest, "local", source),
+                    [InputTag("mlflow.data.context", context)],
+                )
+            )
         if items:
             self.client.log_inputs(run_id, datasets=items)
 
@@ -174,7 +186,7 @@ class Ledger:
         from mlflow.exceptions import MlflowException
 
         self.client.finalize_logged_model(entry.model_id, "READY")
-        self.client.log_outputs(entry.run_id, [LoggedModelOutput(entry.model_id, 0)])
+        self.client.log_outputs(entry.run_id, [LoggedModelOutput(str(entry.model_id), 0)])
         name, card = registered_name(entry.execution), _card(entry.execution, folder)
         with suppress(MlflowException):  # another process may have made it first, or it is there from before
             self.client.create_registered_model(name)
@@ -207,7 +219,9 @@ class Ledger:
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 with suppress(MlflowException):
-                    self.client.create_experiment(name, artifact_location=(self.home / "mlflow-artifacts" / name).as_uri())
+                    self.client.create_experiment(
+                        name, artifact_location=(self.home / "mlflow-artifacts" / name).as_uri()
+                    )
                 found = self.client.get_experiment_by_name(name)
             self._experiments[name] = found.experiment_id
         return self._experiments[name]
@@ -224,7 +238,9 @@ class Ledger:
         tags = {"rmpipe.study": study, "rmpipe.question": question}
         return self.client.create_run(self._experiment("study"), tags=tags, run_name=study).info.run_id
 
-    def close_study(self, run_id: str, addresses: list[dict[str, Any]], status: str, report: Path | None = None) -> None:
+    def close_study(
+        self, run_id: str, addresses: list[dict[str, Any]], status: str, report: Path | None = None
+    ) -> None:
         """List every address of an invocation, hits too, and keep the report and the ranking with it.
 
         Args:
@@ -242,11 +258,16 @@ class Ledger:
 
     def keep_answer(self, run_id: str, answer: dict[str, Any]) -> None:
         """The ranking as a table, and the best teacher of each policy as an alias of its registered model."""
-        rows = [{key: value for key, value in row.items() if not isinstance(value, dict | list)} | _numbers(row) for row in answer["rows"]]
+        rows = [
+            {key: value for key, value in row.items() if not isinstance(value, dict | list)} | _numbers(row)
+            for row in answer["rows"]
+        ]
         names = dict.fromkeys(name for row in rows for name in row)
         self.client.log_table(run_id, {name: [row.get(name) for row in rows] for name in names}, "ranking.json")
         self.client.log_text(run_id, "\n\n".join(answer["sentences"]), "what-it-supports.md")
-        self.client.set_tag(run_id, "mlflow.note.content", "\n\n".join([answer["question"], *answer["sentences"]])[:8000])
+        self.client.set_tag(
+            run_id, "mlflow.note.content", "\n\n".join([answer["question"], *answer["sentences"]])[:8000]
+        )
         self._crown(answer)
 
     def _crown(self, answer: dict[str, Any]) -> None:
@@ -283,11 +304,29 @@ class Ledger:
         """Serve MLflow on loopback until Ctrl-C; the next free port is taken if this one is not."""
         self.prepare()
         port = next(number for number in range(port, port + 100) if _free(number))
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-        command += ["--backend-store-uri", self.uri, "--default-artifact-root", (self.home / "mlflow-artifacts").as_uri()]
+        command = [
+            sys.executable,
+            "-m",
+            "mlflow",
+            "server",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--workers",
+            "1",
+        ]
+        command += [
+            "--backend-store-uri",
+            self.uri,
+            "--default-artifact-root",
+            (self.home / "mlflow-artifacts").as_uri(),
+        ]
         environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         print(f"MLflow on http://127.0.0.1:{port}   (Ctrl-C ends it)", flush=True)
-        server = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         try:
             return server.wait()
         except KeyboardInterrupt:
@@ -299,7 +338,7 @@ class Ledger:
 
 
 def note(home: Path, told: dict[str, Any]) -> None:
-    """Leave a note of an invocation that had nothing to do; MLflow, which takes seconds to import, learns of it later."""
+    """Leave a note of an invocation that had nothing to do; MLflow, seconds to import, learns of it later."""
     folder = home / "journal"
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"{time.time_ns()}-{os.getpid()}.json"
@@ -319,7 +358,9 @@ def warm() -> None:
 
 def registered_name(execution: Execution) -> str:
     """`pocket.reward-model.off`, `pocket.aligned.weak.off.rloo`."""
-    parts = [execution.labels[name] for name in ("base", "policy", "reward_model", "algorithm") if name in execution.labels]
+    parts = [
+        execution.labels[name] for name in ("base", "policy", "reward_model", "algorithm") if name in execution.labels
+    ]
     return ".".join([execution.study or "rmpipe", MODELS[execution.kind], *parts])
 
 
@@ -337,13 +378,18 @@ def model_path(uri: str, home: Path) -> Path:
 def _card(execution: Execution, folder: Path) -> str:
     """A short model card."""
     made = "\n".join(f"- {name}: `{address}`" for name, address, *_ in execution.inputs)
-    return f"**{execution.title}**, made by study `{execution.study}` at `{execution.address}`\n\nMade from:\n{made}\n\nFiles: `{folder}`"
+    by = f"**{execution.title}**, made by study `{execution.study}` at `{execution.address}`"
+    return f"{by}\n\nMade from:\n{made}\n\nFiles: `{folder}`"
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float | None]:
     """Each number of a row as three columns."""
     numbers = {name: value for name, value in row.items() if isinstance(value, dict) and "value" in value}
-    return {f"{name}{end}": number[key] for name, number in numbers.items() for end, key in (("", "value"), (".low", "low"), (".high", "high"))}
+    return {
+        f"{name}{end}": number[key]
+        for name, number in numbers.items()
+        for end, key in (("", "value"), (".low", "low"), (".high", "high"))
+    }
 
 
 def _metric_name(text: str) -> str:

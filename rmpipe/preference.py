@@ -59,7 +59,7 @@ class LocalSource(Dataset):
     source: Literal["local"] = "local"
     path: Annotated[str, Runtime]
     """Relative to the study file. Its content is in the address, its place is not."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
     """Ours to theirs: {chosen = "better", rejected = "worse"}."""
     split_column: str | None = "split"
 
@@ -76,7 +76,7 @@ class HubSource(Dataset):
     revision: str | None = None
     subset: str | None = None
     split: str = "train"
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
     def rows(self, seed: int) -> tuple[list[Row], str]:
         """Load through `datasets`; no code of the data set's is run."""
@@ -88,7 +88,9 @@ class HubSource(Dataset):
         except ConnectionError:
             raise
         except Exception as error:
-            raise StudyError(f"dataset.path: {name} cannot be loaded ({error}); give a hub id or a folder of that form") from error
+            raise StudyError(
+                f"dataset.path: {name} cannot be loaded ({error}); give a hub id or a folder of that form"
+            ) from error
         return _renamed(table.to_list(), self.columns, None, name), name
 
 
@@ -133,11 +135,18 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     rows = _short(rows, dataset, dropped)
     rows = _split(rows, dataset, seed, name, dropped)
     if dataset.limit is not None:
-        rows = [row for split in ("reward", "policy", "test") for row in [r for r in rows if r["split"] == split][: dataset.limit]]
+        rows = [
+            row
+            for split in ("reward", "policy", "test")
+            for row in [r for r in rows if r["split"] == split][: dataset.limit]
+        ]
     counts = Counter(row["split"] for row in rows)
     for split in ("reward", "policy", "test"):
         if not counts[split]:
-            raise StudyError(f"{name}: no pair is left for the {split} split ({len(raw)} read, dropped: {dict(dropped)}); give more data or larger limits")
+            raise StudyError(
+                f"{name}: no pair is left for the {split} split ({len(raw)} read, dropped: {dict(dropped)}); "
+                "give more data or larger limits"
+            )
     frame = pd.DataFrame(rows)
     summary = {"read": len(raw), "dropped": dict(dropped), "kept": dict(counts), "characters": _lengths(rows)}
     return frame, summary
@@ -159,13 +168,18 @@ def relabel(frame: pd.DataFrame, truth: Callable[..., Any], ties: str = "drop") 
     scores = np.stack([np.asarray(truth(prompts, list(frame[side]))) for side in ("chosen", "rejected")])
     swap = scores[0] < scores[1]
     frame = frame.assign(swapped=swap, chosen_score=scores.max(0), rejected_score=scores.min(0))
-    frame["chosen"], frame["rejected"] = frame["chosen"].where(~swap, frame["rejected"]), frame["rejected"].where(~swap, frame["chosen"])
+    frame["chosen"], frame["rejected"] = (
+        frame["chosen"].where(~swap, frame["rejected"]),
+        frame["rejected"].where(~swap, frame["chosen"]),
+    )
     tied = scores[0] == scores[1]
     counts = {"swapped": int(swap.sum()), "ties": int(tied.sum())}
     return (frame[~tied].reset_index(drop=True) if ties == "drop" else frame), counts
 
 
-def pairs_from_samples(prompts: list[Text], responses: list[list[str]], rewards: Any) -> tuple[pd.DataFrame, dict[str, int]]:
+def pairs_from_samples(
+    prompts: list[Text], responses: list[list[str]], rewards: Any
+) -> tuple[pd.DataFrame, dict[str, int]]:
     """On-policy pairs: of two responses the better one is chosen; equal texts and ties are dropped and counted.
 
     Args:
@@ -180,14 +194,23 @@ def pairs_from_samples(prompts: list[Text], responses: list[list[str]], rewards:
             counts["equal" if texts[0] == texts[1] else "ties"] += 1
             continue
         best = int(scores[1] > scores[0])
-        told = {"chosen": texts[best], "rejected": texts[1 - best], "chosen_score": float(scores[best]), "rejected_score": float(scores[1 - best])}
+        told = {
+            "chosen": texts[best],
+            "rejected": texts[1 - best],
+            "chosen_score": float(scores[best]),
+            "rejected_score": float(scores[1 - best]),
+        }
         rows.append({"id": f"on-policy-{index}", "prompt": prompt, "split": "reward", **told})
     if not rows:
-        raise StudyError("collect: every two samples of a prompt are alike or worth the same; raise temperature or prompts")
+        raise StudyError(
+            "collect: every two samples of a prompt are alike or worth the same; raise temperature or prompts"
+        )
     return pd.DataFrame(rows), dict(counts) | {"pairs": len(rows)}
 
 
-def mix(on_policy: pd.DataFrame, off_policy: pd.DataFrame, share: float, seed: int, count: int | None = None) -> pd.DataFrame:
+def mix(
+    on_policy: pd.DataFrame, off_policy: pd.DataFrame, share: float, seed: int, count: int | None = None
+) -> pd.DataFrame:
     """Pairs of which a share is on-policy (2503.15477, 4.1).
 
     As the paper's code, by one seeded permutation: its first int(share * n) rows come from the one, the rest from the
@@ -196,7 +219,11 @@ def mix(on_policy: pd.DataFrame, off_policy: pd.DataFrame, share: float, seed: i
     import numpy as np
     import pandas as pd
 
-    n = min(len(on_policy) if share > 0 else len(off_policy), len(off_policy) if share < 1 else len(on_policy), count or 1 << 62)
+    n = min(
+        len(on_policy) if share > 0 else len(off_policy),
+        len(off_policy) if share < 1 else len(on_policy),
+        count or 1 << 62,
+    )
     order = np.random.RandomState(seed).permutation(n)
     cut = int(share * n)
     return pd.concat([on_policy.iloc[order[:cut]], off_policy.iloc[order[cut:]]], ignore_index=True)
@@ -212,7 +239,9 @@ def _read(path: Path) -> list[Row]:
         try:
             return load_from_disk(str(path)).to_list()
         except Exception as error:
-            raise StudyError(f"{path}: not a folder that datasets.save_to_disk wrote ({error}); use source = \"hub\" for other forms") from error
+            raise StudyError(
+                f'{path}: not a folder that datasets.save_to_disk wrote ({error}); use source = "hub" for other forms'
+            ) from error
     if not path.exists():
         raise StudyError(f"{path}: nothing there; dataset.path is read from the study file's folder")
     if path.suffix == ".parquet":
@@ -241,11 +270,16 @@ def _renamed(rows: list[Row], columns: dict[str, str], split_column: str | None,
     found = dict.fromkeys(key for row in rows for key in row)
     for ours, theirs in columns.items():
         if theirs not in found:
-            raise StudyError(f"{name}: column {theirs!r}, named in dataset.columns.{ours}, is not there; {nearest(theirs, list(found))}")
+            raise StudyError(
+                f"{name}: column {theirs!r}, named in dataset.columns.{ours}, is not there; "
+                f"{nearest(theirs, list(found))}"
+            )
     wanted = {field: columns.get(field, field) for field in FIELDS}
     for ours, theirs in wanted.items():
         if rows and theirs not in found and ours != "prompt":
-            raise StudyError(f"{name}: column {theirs!r} is missing; {nearest(theirs, list(found))}; dataset.columns can name it")
+            raise StudyError(
+                f"{name}: column {theirs!r} is missing; {nearest(theirs, list(found))}; dataset.columns can name it"
+            )
     kept = {**{name: name for name in ("id", "margin")}, **wanted}
     if split_column:
         kept["split"] = split_column
@@ -268,7 +302,9 @@ def _checked(raw: list[Row], name: str, dataset: Dataset, dropped: Counter[str])
         key = json.dumps([row[field] for field in FIELDS], sort_keys=True)
         if row["chosen"] == row["rejected"]:
             if dataset.equal == "refuse":
-                faults.append(f"{name}: row {number}: chosen and rejected are equal; remove it or set dataset.equal = \"drop\"")
+                faults.append(
+                    f'{name}: row {number}: chosen and rejected are equal; remove it or set dataset.equal = "drop"'
+                )
             dropped["equal responses"] += 1
         elif key in seen:
             dropped["duplicates"] += 1
@@ -276,7 +312,9 @@ def _checked(raw: list[Row], name: str, dataset: Dataset, dropped: Counter[str])
             seen.add(key)
             rows.append(row)
     if faults:
-        more = f"\n{name}: {len(faults)} rows of {len(raw)} cannot be used; the first are above" if len(faults) > 5 else ""
+        more = (
+            f"\n{name}: {len(faults)} rows of {len(raw)} cannot be used; the first are above" if len(faults) > 5 else ""
+        )
         raise StudyError("\n".join(faults[:5]) + more)
     return rows
 
@@ -287,7 +325,9 @@ def _apart(row: Row) -> Row:
     if row.get("prompt") is None:
         row["prompt"], row["chosen"], row["rejected"] = _common(row.get("chosen"), row.get("rejected"))
     if not _is_text(row["prompt"]):
-        raise StudyError(f"prompt: expected text or a list of messages with role and content, got {_kind(row['prompt'])}")
+        raise StudyError(
+            f"prompt: expected text or a list of messages with role and content, got {_kind(row['prompt'])}"
+        )
     if not row["prompt"]:
         raise StudyError("prompt: empty; remove the row")
     for field in ("chosen", "rejected"):
@@ -296,13 +336,19 @@ def _apart(row: Row) -> Row:
 
 
 def _messages(value: Any) -> Any:
-    return [dict(turn) for turn in value] if hasattr(value, "tolist") and len(value) and isinstance(value[0], dict) else value
+    return (
+        [dict(turn) for turn in value]
+        if hasattr(value, "tolist") and len(value) and isinstance(value[0], dict)
+        else value
+    )
 
 
 def _is_text(value: Any) -> bool:
     if isinstance(value, str):
         return True
-    return isinstance(value, list) and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) and "role" in turn for turn in value)
+    return isinstance(value, list) and all(
+        isinstance(turn, dict) and isinstance(turn.get("content"), str) and "role" in turn for turn in value
+    )
 
 
 def _kind(value: Any) -> str:
@@ -313,7 +359,9 @@ def _response(field: str, value: Any) -> str:
     if isinstance(value, list) and len(value) == 1 and _is_text(value):
         value = value[0]["content"]
     if isinstance(value, list):
-        raise StudyError(f"{field}: {len(value)} messages where one response is expected; leave `prompt` out if it is inside")
+        raise StudyError(
+            f"{field}: {len(value)} messages where one response is expected; leave `prompt` out if it is inside"
+        )
     if not isinstance(value, str):
         raise StudyError(f"{field}: expected text, got {_kind(value)}; remove the row or mend it")
     if not value.strip():
@@ -333,7 +381,9 @@ def _common(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
         cut = chosen.rfind(marker) + len(marker)
         if cut > len(marker) - 1 and chosen[:cut] == rejected[:cut]:
             return chosen[:cut], chosen[cut:], rejected[cut:]
-    raise StudyError("prompt: missing, and chosen and rejected do not share one that ends a turn; name its column in dataset.columns")
+    raise StudyError(
+        "prompt: missing, and chosen and rejected do not share one that ends a turn; name its column in dataset.columns"
+    )
 
 
 # -- filtering and splitting ----------------------------------------------------------------------------------------
@@ -370,17 +420,22 @@ def _split(rows: list[Row], dataset: Dataset, seed: int, name: str, dropped: Cou
 
     keys = [json.dumps(row["prompt"], sort_keys=True).strip().lower() for row in rows]
     held = {key for key, row in zip(keys, rows, strict=True) if row.get("split") == "test"}
-    leaks = [i for i, (key, row) in enumerate(zip(keys, rows, strict=True)) if key in held and row.get("split") != "test"]
+    leaks = [
+        i for i, (key, row) in enumerate(zip(keys, rows, strict=True)) if key in held and row.get("split") != "test"
+    ]
     if leaks and dataset.leakage == "refuse":
         told = f"{len(leaks)} training rows ask what a test row asks, first row {rows[leaks[0]]['id']}"
-        raise StudyError(f"{name}: prompt: {told}; remove them or set dataset.leakage = \"drop\"")
+        raise StudyError(f'{name}: prompt: {told}; remove them or set dataset.leakage = "drop"')
     dropped["prompt in test"] += len(leaks)
     gone = set(leaks)
     prompts = sorted({key for i, key in enumerate(keys) if i not in gone and key not in held})
     order = np.random.RandomState(seed).permutation(len(prompts))
     test = 0 if held else round(dataset.test_fraction * len(prompts))
     policy = round(dataset.policy_fraction * len(prompts))
-    parts = {prompts[i]: "test" if rank < test else "policy" if rank < test + policy else "reward" for rank, i in enumerate(order)}
+    parts = {
+        prompts[i]: "test" if rank < test else "policy" if rank < test + policy else "reward"
+        for rank, i in enumerate(order)
+    }
     parts |= dict.fromkeys(held, "test")
     return [{**row, "split": parts[key]} for i, (key, row) in enumerate(zip(keys, rows, strict=True)) if i not in gone]
 
@@ -396,4 +451,8 @@ def _lengths(rows: list[Row]) -> dict[str, Any]:
 def _figures(values: Any) -> dict[str, float]:
     import numpy as np
 
-    return {"mean": float(values.mean()), "median": float(np.median(values)), "95th percentile": float(np.quantile(values, 0.95))}
+    return {
+        "mean": float(values.mean()),
+        "median": float(np.median(values)),
+        "95th percentile": float(np.quantile(values, 0.95)),
+    }

@@ -27,7 +27,9 @@ def fingerprint_path(config: Any) -> str:
 
 def fingerprint_files(path: Path) -> str:
     """SHA-256 over the names and contents of a file or of all files in a folder, hidden ones left out."""
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    files = (
+        [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+    )
     whole = hashlib.sha256()
     for file in files:
         name = file.name if path.is_file() else str(file.relative_to(path))

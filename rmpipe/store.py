@@ -139,7 +139,11 @@ class Store:
         path = self.home / "locks" / f"{address.replace('/', '-')}.lock"
         file = _acquire(path, waiting)
         try:
-            holder = {"pid": os.getpid(), "since": time.strftime("%H:%M:%S"), "command": os.environ.get("RMPIPE_TASK", "")}
+            holder = {
+                "pid": os.getpid(),
+                "since": time.strftime("%H:%M:%S"),
+                "command": os.environ.get("RMPIPE_TASK", ""),
+            }
             file.truncate(0)
             file.write(json.dumps(holder))
             file.flush()
@@ -249,7 +253,9 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _unwritable(where: Path, error: OSError) -> StoreError:
-    return StoreError(f"{where}: cannot write ({error.strerror}); free space or set RMPIPE_HOME to a folder you may write")
+    return StoreError(
+        f"{where}: cannot write ({error.strerror}); free space or set RMPIPE_HOME to a folder you may write"
+    )
 
 
 def _entry(path: Path) -> dict[str, Any]:

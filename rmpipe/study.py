@@ -57,8 +57,6 @@ class Evaluation(Config):
 
     prompts: int = Field(100, ge=2)
     responses: int = Field(4, ge=1)
-    samples: int = Field(4, ge=0)
-    """Held-out prompts whose texts are kept side by side."""
     batch_size: Annotated[int, Runtime] = 128
 
 
@@ -198,7 +196,11 @@ class Study(Config):
 
     def _check(self) -> None:
         """Every name that one section says of another must be there."""
-        known = {"policies": self.policies, "reward_models": self.reward_models, "algorithms": self.algorithms}
+        known: dict[str, dict[str, Any]] = {
+            "policies": self.policies,
+            "reward_models": self.reward_models,
+            "algorithms": self.algorithms,
+        }
         if self.ground_truth is not None:
             _known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
@@ -298,7 +300,8 @@ def _set(table: dict[str, Any], change: str) -> None:
 
 def _typed(table: dict[str, Any]) -> dict[str, Any]:
     """The sections whose class depends on their `kind` or `source`, read by their own registries."""
-    table, faults = dict(table), []
+    table = dict(table)
+    faults: list[str] = []
     if isinstance(table.get("dataset"), dict):
         table["dataset"] = _parsed(Dataset, table["dataset"], "dataset", faults)
     for section, family in (("reward_models", Kind), ("algorithms", Algorithm)):

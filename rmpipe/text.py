@@ -30,7 +30,10 @@ def render(tokenizer: Tokenizer, prompt: Text) -> str:
         return text.removeprefix(begin) if _adds_begin(tokenizer) else text
     if isinstance(prompt, str):
         return prompt
-    return "".join(TURNS.get(turn["role"], f"\n\n{turn['role']}: ") + turn["content"] for turn in prompt) + "\n\nAssistant:"
+    return (
+        "".join(TURNS.get(turn["role"], f"\n\n{turn['role']}: ") + turn["content"] for turn in prompt)
+        + "\n\nAssistant:"
+    )
 
 
 def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, end: bool = True) -> list[int]:

@@ -20,10 +20,11 @@ from tasks.stage import stage
 
 @stage(version=1)
 def align(
-    config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel, scores: Scores,
-    truth: RewardModel | None, truth_scores: Scores | None, preferences: Preferences, seed: int, *, out: Path, log: Log,
+    config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel,
+    scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Preferences, seed: int,
+    *, out: Path, log: Log,
 ) -> Policy:  # fmt: skip
-    """Train a policy on a reward model's reward, shifted and scaled by the initial policy's statistics (2503.15477, F.1).
+    """Train a policy on a reward, shifted and scaled by the initial policy's statistics (2503.15477, F.1).
 
     Args:
         sampling: how held-out responses are drawn; the same for every reward model, and the same random numbers.
@@ -60,7 +61,15 @@ class Examiner:
             initial policy's.
     """
 
-    def __init__(self, policy: Weights, evaluation: Evaluation, sampling: Sampling, preferences: Preferences, seed: int, scratch: Path):
+    def __init__(
+        self,
+        policy: Weights,
+        evaluation: Evaluation,
+        sampling: Sampling,
+        preferences: Preferences,
+        seed: int,
+        scratch: Path,
+    ):
         self.reference, self.evaluation, self.seed = lm.load(policy.model), evaluation, seed
         self.options = lm.options(sampling, samples=evaluation.responses, batch_size=evaluation.batch_size)
         self.prompts = preferences.prompts("test")[1][: evaluation.prompts]

@@ -83,7 +83,9 @@ class Log:
         self.say("progress", self.address, (done, total))
 
 
-def perform(call: Call, store: Store, errand: Errand = Errand(), say: Say = lambda kind, address, what: None) -> Outcome:
+def perform(
+    call: Call, store: Store, errand: Errand = Errand(), say: Say = lambda kind, address, what: None
+) -> Outcome:
     """Make a call's artifact unless the store has it; wait when another process is making it.
 
     Raises:
@@ -170,7 +172,9 @@ def _execution(call: Call, store: Store, errand: Errand) -> Any:
     for name in call.stage.inputs:
         for handle in _flat(call.told[name]):
             record = handle.record
-            inputs.append((name, handle.address, record["kind"], record.get("run_id"), record.get("model_id"), record["content"]))
+            inputs.append(
+                (name, handle.address, record["kind"], record.get("run_id"), record.get("model_id"), record["content"])
+            )
     return Execution(
         stage=call.stage.name,
         address=call.address,
@@ -188,7 +192,7 @@ def _execution(call: Call, store: Store, errand: Errand) -> Any:
 
 
 def _subject(call: Call) -> str | None:
-    """The model id of the reward model that a call's numbers are about: the teacher, or the one that gave the scores."""
+    """The model id of the reward model that the numbers are about: the teacher, or the one that gave the scores."""
     told = call.told.get("teacher") or (call.told.get("scores") and call.told["scores"].inputs.get("reward_model"))
     return told.record.get("model_id") if told else None
 
@@ -211,17 +215,21 @@ class Pool:
     """
 
     def __init__(self, store: Store, jobs: int):
-        self.store, context = store, get_context("spawn")
+        self.store, self.jobs, context = store, jobs, get_context("spawn")
         self.events = context.Queue()
         threads = max(1, (os.cpu_count() or 1) // jobs)
         given = (self.events, str(store.home), threads, os.getpid())
-        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+        environment = {
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            "TOKENIZERS_PARALLELISM": "false",
+        }
         os.environ.update(environment)  # before a worker imports torch
         self.executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given)
 
     def warm(self) -> None:
         """Start the workers now: they import the trainers while the rest gets ready."""
-        for _ in range(self.executor._max_workers):
+        for _ in range(self.jobs):
             self.executor.submit(_import_trainers)
 
     def submit(self, call: Call, errand: Errand) -> Any:
@@ -296,4 +304,6 @@ def _work(call: Call, errand: Errand) -> Outcome:
         trace, again = traceback.format_exc(), isinstance(error, call.stage.retry)
         print(trace, flush=True)
         text = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
-        return Outcome(call.address, "failed", error=text, trace=trace, bad_input=isinstance(error, StudyError), again=again)
+        return Outcome(
+            call.address, "failed", error=text, trace=trace, bad_input=isinstance(error, StudyError), again=again
+        )

@@ -18,8 +18,8 @@ from tasks.stage import stage
 
 @stage(version=1)
 def finetune(
-    config: Finetuning, demonstrations: Demonstrations, content: str, seed: int, base: Weights, preferences: Preferences,
-    *, out: Path, log: Log,
+    config: Finetuning, demonstrations: Demonstrations, content: str, seed: int, base: Weights,
+    preferences: Preferences, *, out: Path, log: Log,
 ) -> Weights:  # fmt: skip
     """A policy: the base, trained on demonstrations with the loss on their completions only.
 
@@ -37,7 +37,9 @@ def _rows(demonstrations: Demonstrations, preferences: Preferences, seed: int) -
     if demonstrations.source == "local":
         return _local(Path(demonstrations.path or ""))[: demonstrations.count]
     table = preferences.split("reward")[: demonstrations.count]
-    return [{"prompt": prompt, "completion": text} for prompt, text in zip(table["prompt"], table["chosen"], strict=True)]
+    return [
+        {"prompt": prompt, "completion": text} for prompt, text in zip(table["prompt"], table["chosen"], strict=True)
+    ]
 
 
 def _local(file: Path) -> list[dict[str, Any]]:
@@ -45,5 +47,7 @@ def _local(file: Path) -> list[dict[str, Any]]:
     for number, row in enumerate(rows, 1):
         for field in ("prompt", "completion"):
             if not row.get(field):
-                raise StudyError(f"{file}: row {number}: {field} is missing or empty; every row needs prompt and completion")
+                raise StudyError(
+                    f"{file}: row {number}: {field} is missing or empty; every row needs prompt and completion"
+                )
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]

@@ -15,9 +15,16 @@ from tasks.stage import stage
 
 @stage(version=1)
 def measure(
-    config: Measuring, scores: Scores, pair_scores: Scores, rollouts: Rollouts, truth_scores: Scores | None, *, out: Path, log: Log
+    config: Measuring,
+    scores: Scores,
+    pair_scores: Scores,
+    rollouts: Rollouts,
+    truth_scores: Scores | None,
+    *,
+    out: Path,
+    log: Log,
 ) -> Measurement:
-    """Reward variance, accuracy with its controls, covariance with the ground truth: each with an interval over prompts.
+    """Reward variance, accuracy with its controls, covariance with the ground truth, each with an interval.
 
     Args:
         scores: rewards over the policy's rollouts.
@@ -74,5 +81,7 @@ def off_policy(pairs: Any, draws: int) -> dict[str, Any]:
     return {
         "accuracy_off": interval.bootstrap(correct, draws=draws).json(),
         "margin": interval.bootstrap(accuracy.normalised_margin(pairs[:, 0], pairs[:, 1]), draws=draws).json(),
-        "calibration_error": interval.bootstrap(margins, lambda part: accuracy.calibration(part[:, 0], part[:, 1])["error"], draws=200).json(),
+        "calibration_error": interval.bootstrap(
+            margins, lambda part: accuracy.calibration(part[:, 0], part[:, 1])["error"], draws=200
+        ).json(),
     }

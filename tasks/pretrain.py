@@ -34,6 +34,7 @@ def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weigh
     if not path.is_dir():
         from huggingface_hub import snapshot_download
 
-        path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]))  # fmt: skip
+        patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
+        path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
     (out / "reference.json").write_text(json.dumps({"path": str(path), "content": content}))
     return Weights.at(out, config.path)

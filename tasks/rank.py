@@ -11,6 +11,8 @@ from rmpipe.artifact import Measurement, Policy, Ranking
 from tasks.execution import Log
 from tasks.stage import stage
 
+NONE = {"value": None, "low": None, "high": None}
+
 
 @stage(version=1)
 def rank(
@@ -35,7 +37,9 @@ def rank(
     answer["algorithms"] = list(dict.fromkeys(cell["algorithm"] for cell in cells))
     answer["curves"] = [_curve(cell, policy) for cell, policy in zip(cells, policies, strict=True)]
     answer["variance_per_prompt"] = _variances(cells, measurements)
-    answer["samples"] = [text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])]
+    answer["samples"] = [
+        text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])
+    ]
     _address(answer["rows"], cells, measurements, policies)
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
     (out / "table.txt").write_text(ranking.table(answer))
@@ -46,12 +50,12 @@ def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict
     """One cell as the ranking wants it: numbers, their bounds, and the gains prompt by prompt."""
     from rmpipe import interval
 
-    numbers = {name: number or {"value": None, "low": None, "high": None} for name, number in measurement.numbers().items()}
+    numbers: dict[str, dict[str, Any]] = {name: number or NONE for name, number in measurement.numbers().items()}
     prompts, curve = policy.samples(), policy.table()
     row = dict(cell)
     for gain in ("proxy_gain", "truth_gain"):
         if gain in prompts:
-            numbers[gain] = interval.bootstrap(prompts[gain].to_numpy()).json()
+            numbers[gain] = interval.bootstrap(prompts[gain].to_numpy()).json() or NONE
             row[f"{gain}_per_prompt"] = prompts[gain].to_list()
     for name, number in numbers.items():
         row |= {name: number["value"], f"{name}_low": number["low"], f"{name}_high": number["high"]}
@@ -90,9 +94,14 @@ def _text(prompt: Any) -> str:
     return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
 
 
-def _address(rows: list[dict[str, Any]], cells: list[dict[str, Any]], measurements: list[Measurement], policies: list[Policy]) -> None:
+def _address(
+    rows: list[dict[str, Any]], cells: list[dict[str, Any]], measurements: list[Measurement], policies: list[Policy]
+) -> None:
     """Give each row the addresses that its numbers came from."""
     keys = ("policy", "algorithm", "reward_model")
     for row in rows:
         mine = [i for i, cell in enumerate(cells) if all(cell[key] == row[key] for key in keys)]
-        row["addresses"] = {"measure": [measurements[i].address for i in mine], "align": [policies[i].address for i in mine]}
+        row["addresses"] = {
+            "measure": [measurements[i].address for i in mine],
+            "align": [policies[i].address for i in mine],
+        }

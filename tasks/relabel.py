@@ -14,7 +14,9 @@ from tasks.stage import stage
 
 
 @stage(version=1)
-def relabel(preferences: Preferences, truth: RewardModel, ties: Literal["keep", "drop"] = "drop", *, out: Path, log: Log) -> Preferences:
+def relabel(
+    preferences: Preferences, truth: RewardModel, ties: Literal["keep", "drop"] = "drop", *, out: Path, log: Log
+) -> Preferences:
     """Swap chosen and rejected where the ground truth prefers the other (2503.15477, Appendix F.1).
 
     Args:

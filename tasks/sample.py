@@ -19,7 +19,9 @@ def sample(config: Sampling, policy: Weights, preferences: Preferences, seed: in
 
     names, prompts = (part[: config.prompts] for part in preferences.prompts("policy"))
     drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed, progress=log.progress)
-    columns = {name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")}
+    columns = {
+        name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")
+    }
     pd.DataFrame({"prompt_id": names, "prompt": prompts, "split": "policy", **columns}).to_parquet(
         out / "rollouts.parquet", index=False
     )

@@ -14,17 +14,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from rmpipe.artifact import Artifact, addresses, handles
 from rmpipe.code import changed, code_key
 from rmpipe.config import Config, StudyError, identity, nearest, plain
 from rmpipe.store import Store
 
-P = ParamSpec("P")
 A = TypeVar("A", bound=Artifact)
 _plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
-_labels: ContextVar[dict[str, Any]] = ContextVar("labels", default={})
+_labels: ContextVar[dict[str, Any] | None] = ContextVar("labels", default=None)
 
 
 @contextmanager
@@ -69,7 +68,11 @@ class Call:
     @cached_property
     def code(self) -> dict[str, str]:
         """Digests of the code it would run: the stage's, and that of its configuration's classes."""
-        kinds = {f"{type(v).__module__}.{type(v).__name__}" for v in map(self.told.get, self.stage.settings) if isinstance(v, Config)}
+        kinds = {
+            f"{type(v).__module__}.{type(v).__name__}"
+            for v in map(self.told.get, self.stage.settings)
+            if isinstance(v, Config)
+        }
         return code_key(self.stage.qualname, *sorted(kinds))
 
     @property
@@ -89,10 +92,10 @@ def _rebuild(module: str, name: str, told: dict[str, Any], labels: dict[str, Any
     return Call(getattr(import_module(module), name), told, labels)
 
 
-class Stage(Generic[P, A]):
+class Stage(Generic[A]):
     """A function that makes an artifact, with its address, its cache and its place in a plan."""
 
-    def __init__(self, function: Callable[P, A], version: int, retry: tuple[type[Exception], ...]):
+    def __init__(self, function: Callable[..., A], version: int, retry: tuple[type[Exception], ...]):
         update_wrapper(self, function)
         self.function, self.version, self.retry = function, version, retry
         self.name, self.module = function.__name__, function.__module__
@@ -104,13 +107,13 @@ class Stage(Generic[P, A]):
         self.inputs = [name for name in told if _holds_artifacts(hints[name])]
         self.settings = [name for name in told if name not in self.inputs]
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> A:
+    def __call__(self, *args: Any, **kwargs: Any) -> A:
         bound = self.signature.bind_partial(*args, **kwargs)
         bound.apply_defaults()
         missing = [n for n in (*self.inputs, *self.settings) if n not in bound.arguments]
         if missing:
             raise TypeError(f"{self.name}() is missing {', '.join(missing)}")
-        call = Call(self, dict(bound.arguments), dict(_labels.get()))
+        call = Call(self, dict(bound.arguments), dict(_labels.get() or {}))
         plan = _plan.get()
         if plan is None:
             from tasks.execution import perform
@@ -120,7 +123,7 @@ class Stage(Generic[P, A]):
         return plan.add(call)
 
 
-def stage(version: int, retry: tuple[type[Exception], ...] = ()) -> Callable[[Callable[P, A]], Stage[P, A]]:
+def stage(version: int, retry: tuple[type[Exception], ...] = ()) -> Callable[[Callable[..., A]], Stage[A]]:
     """Declare a stage.
 
     Args:
@@ -152,8 +155,8 @@ class Step:
 
     def json(self) -> dict[str, Any]:
         """As `rmpipe plan --json` prints it."""
-        return {"stage": self.call.stage.name, "address": self.address, "status": self.status, "why": self.why + self.notes,
-                "title": self.call.title}  # fmt: skip
+        told = {"stage": self.call.stage.name, "address": self.address, "status": self.status}
+        return told | {"why": self.why + self.notes, "title": self.call.title}
 
 
 class Plan:
@@ -201,7 +204,6 @@ class Plan:
                 kept |= {address, *(need.address for need in step.call.needs)}
         self.steps = {address: step for address, step in self.steps.items() if address in kept}
 
-
     def check_names(self, names: tuple[str, ...], option: str) -> None:
         """Refuse a name that is no stage of this plan.
 
@@ -230,7 +232,9 @@ def staleness(call: Call, store: Store) -> list[str]:
     record = store.record(call.address) or {}
     notes = []
     if names := changed(record.get("code", {}), call.code):
-        notes.append(f"code changed since: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+        notes.append(
+            f"code changed since: {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        )
     for need in call.needs:
         now, then = store.record(need.address), record.get("read", {}).get(need.address)
         if now and then and now["content"] != then:

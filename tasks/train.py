@@ -15,9 +15,16 @@ from tasks.stage import stage
 
 @stage(version=1)
 def train(
-    config: Explicit, base: Weights, off_policy: Preferences, on_policy: Preferences | None, seed: int, *, out: Path, log: Log
+    config: Explicit,
+    base: Weights,
+    off_policy: Preferences,
+    on_policy: Preferences | None,
+    seed: int,
+    *,
+    out: Path,
+    log: Log,
 ) -> RewardModel:
-    """A linear head on a policy, by the Bradley-Terry loss, from a mix of on- and off-policy pairs (2503.15477, 4.1)."""
+    """A linear head on a policy, by the Bradley-Terry loss, from a mix of on- and off-policy pairs (2503.15477)."""
     pairs = off_policy.split("reward")
     if on_policy is not None:
         pairs = mix(on_policy.table(), pairs, config.on_policy, seed, count=config.pairs)

@@ -58,7 +58,8 @@ def store(tmp_path, monkeypatch):
     return Store()
 
 
-def both(writing: Writing = Writing(), reading: Reading = Reading()) -> Rollouts:
+def both(writing: Writing | None = None, reading: Reading | None = None) -> Rollouts:
+    writing, reading = writing or Writing(), reading or Reading()
     with labelled(seed=1):
         return read(reading, write(writing, seed=1))
 
@@ -205,7 +206,11 @@ def test_a_changed_helper_changes_the_code_key_and_a_comment_docstring_or_layout
     ours("zz_work", MODULE.format(helper="zz_helper"))
     first = code_key("rmpipe.zz_work.work")
     assert set(first) == {"rmpipe.zz_work.work", "rmpipe.zz_helper.double"}
-    ours("zz_helper", "def double(x):\n    'Now with words.'\n    # and a comment\n    return (2 *\n        x)\n\ndef other(x):\n    return x + 1\n")
+    ours(
+        "zz_helper",
+        "def double(x):\n    'Now with words.'\n    # and a comment\n    return (2 *\n        x)\n\n"
+        "def other(x):\n    return x + 1\n",
+    )
     assert code_key("rmpipe.zz_work.work") == first
     ours("zz_helper", "def double(x):\n    return x + x\n")
     assert code_key("rmpipe.zz_work.work") != first
@@ -314,9 +319,13 @@ def test_a_killed_holder_leaves_nothing_and_lets_the_waiter_go_on(store, tmp_pat
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing(store):
-    with pytest.raises(StoreError, match="No space left on device"), store.making("write/0") as part:
-        (part / "half").write_text("half")
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fill() -> None:
+        with store.making("write/0") as part:
+            (part / "half").write_text("half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(StoreError, match="No space left on device"):
+        fill()
     assert list(store.root.rglob("half")) == []
 
 
