@@ -151,7 +151,7 @@ def run(options: argparse.Namespace) -> int:
 
         check(study.dataset)
         with _quiet_interrupts():
-            conduct(plan, question=study.flow, study=study.name, jobs=options.jobs, closing=lambda _: _close(report))
+            conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs)
     else:
         from flows.conduct import plan_summary
         from flows.progress import say_once
@@ -160,7 +160,8 @@ def run(options: argparse.Namespace) -> int:
         for step in plan.steps.values():
             for text in say_once(plan.store, step.address, step.notes):
                 print(f"hit   {step.address}: {text}", file=sys.stderr)
-        note(plan.store.home, {"study": study.name, "question": study.flow, "addresses": plan_summary(plan)})
+        told = {"study": study.name, "question": study.flow, "report": report.address}
+        note(plan.store.home, {**told, "addresses": plan_summary(plan)})
     made = len(plan.to_run)
     said = (
         f"nothing had to run: all {len(plan.steps)} stages are in the store"
@@ -188,15 +189,8 @@ def _quiet_interrupts() -> contextlib.AbstractContextManager[None]:
     return listening()
 
 
-def _close(report: Report) -> None:
-    from flows.conduct import leave_artifacts
-
-    if (report.path / "record.json").exists():
-        leave_artifacts(report)
-
-
 def _answer(options: argparse.Namespace, plan: Plan, report: Report, said: str) -> int:
-    if not (report.path / "record.json").exists():  # --only stopped before the report
+    if not report.built:  # --only stopped before the report
         _print(options, {"to_run": 0, "stages": [step.json() for step in plan.steps.values()]}, said)
         return DONE
     ranking: Ranking = report.inputs["ranking"]

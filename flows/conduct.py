@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from flows.progress import Progress, say_once
+from rmpipe.artifact import Report
+from rmpipe.interval import Estimate
 from rmpipe.lineage import Ledger
 from rmpipe.store import Store
 from tasks.execution import Errand, Outcome, Pool
@@ -29,15 +31,15 @@ class StageFailedError(RuntimeError):
         self.outcome = outcome
 
 
-def conduct(plan: Plan, *, question: str, study: str, jobs: int, closing: Callable[[Any], None]) -> None:
+def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int) -> None:
     """Make everything a plan asks for.
 
     Args:
         plan: what to make, from `planning()`.
+        report: what it ends in; when it is made, it is left in Prefect and in MLflow.
         question: the flow's name in Prefect.
         study: the study's name.
         jobs: how many stages at a time, each in a process of its own.
-        closing: called inside the Prefect flow run when all is made, to leave its artifacts there.
 
     Raises:
         StageFailedError: a stage raised; those that need it did not run, the others that had begun were finished.
@@ -51,12 +53,13 @@ def conduct(plan: Plan, *, question: str, study: str, jobs: int, closing: Callab
         ledger.prepare()
         parent = ledger.open_study(study, question)
         conductor = Conductor(plan, pool, Errand(study, parent, plan.strict), jobs)
-        _in_prefect(conductor, question, study, closing, store)
+        _in_prefect(conductor, report, question, study)
         whole = True
     finally:
         pool.close(at_once=not whole)
         with suppress(UnboundLocalError):
-            ledger.close_study(parent, plan_summary(plan, conductor.outcomes), "FINISHED" if whole else "FAILED")
+            made = plan_summary(plan, conductor.outcomes)
+            ledger.close_study(parent, made, "FINISHED" if whole else "FAILED", report if whole else None)
 
 
 def plan_summary(plan: Plan, outcomes: dict[str, Outcome] | None = None) -> list[dict[str, Any]]:
@@ -182,9 +185,9 @@ def _worth_retrying(state: Any) -> bool:
     return isinstance(error, StageFailedError) and error.outcome.again
 
 
-def _in_prefect(conductor: Conductor, question: str, study: str, closing: Callable[[Any], None], store: Store) -> None:
+def _in_prefect(conductor: Conductor, report: Report, question: str, study: str) -> None:
+    store = conductor.plan.store
     _settings(store)
-    import prefect
     from prefect import flow
     from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -195,7 +198,7 @@ def _in_prefect(conductor: Conductor, question: str, study: str, closing: Callab
         def inquiry() -> str:
             started()
             conductor.play()
-            closing(prefect)
+            leave_artifacts(report)
             return study
 
         inquiry()
@@ -227,8 +230,10 @@ def _first_start(store: Store) -> Iterator[Callable[[], None]]:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
-def leave_artifacts(report: Any) -> None:
+def leave_artifacts(report: Report) -> None:
     """The ranking as a table and a link to the report, among Prefect's artifacts of this flow run."""
+    if not report.built:  # --only stopped before it
+        return
     from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 
     ranking = report.inputs["ranking"]
@@ -254,4 +259,4 @@ def leave_artifacts(report: Any) -> None:
 
 
 def _shown(number: dict[str, float] | None) -> str:
-    return "" if not number else f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"
+    return "" if number is None else str(Estimate.of(number))

@@ -54,6 +54,11 @@ class Artifact:
         """The artifact's folder."""
         return self.home / "store" / self.address if self.address else self.home
 
+    @property
+    def built(self) -> bool:
+        """Whether the store has it."""
+        return (self.path / "record.json").exists()
+
     @cached_property
     def record(self) -> dict[str, Any]:
         """Who made it, from what, when, with which code and packages."""
@@ -97,8 +102,7 @@ class Artifact:
         return None if value is None else open_artifact(value, self.home)
 
     def __repr__(self) -> str:
-        built = (self.path / "record.json").exists()
-        note = self.record.get("summary", "") if built else "not built"
+        note = self.record.get("summary", "") if self.built else "not built"
         return f"<{type(self).__name__} {self.address}{' ' if note else ''}{note}>"
 
     def __eq__(self, other: object) -> bool:

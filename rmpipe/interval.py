@@ -34,6 +34,11 @@ class Estimate:
         ends = {"low": self.low, "high": self.high}
         return {"value": float(self.value)} | {name: float(x) if math.isfinite(x) else None for name, x in ends.items()}
 
+    @classmethod
+    def of(cls, number: dict[str, Any]) -> Estimate:
+        """From what `json` gives."""
+        return cls(number["value"], *(math.nan if number[end] is None else number[end] for end in ("low", "high")))
+
     def __str__(self) -> str:
         if not math.isfinite(self.low) or not math.isfinite(self.high):
             return _two_decimals(self.value)

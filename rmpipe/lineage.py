@@ -23,6 +23,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rmpipe.artifact import Report
+
 DATA = {"Preferences", "Rollouts", "Scores"}
 MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
@@ -239,24 +241,26 @@ class Ledger:
         return self.client.create_run(self._experiment("study"), tags=tags, run_name=study).info.run_id
 
     def close_study(
-        self, run_id: str, addresses: list[dict[str, Any]], status: str, report: Path | None = None
+        self, run_id: str, addresses: list[dict[str, Any]], status: str, report: Report | None = None
     ) -> None:
         """List every address of an invocation, hits too, and keep the report and the ranking with it.
 
         Args:
             addresses: {"stage", "title", "address", "status"} each.
-            report: the folder with `report.html`; `answer.json` is looked for in it too.
+            status: `FINISHED` or `FAILED`.
+            report: the study's report, when it is made.
         """
         columns = {name: [item[name] for item in addresses] for name in ("stage", "title", "address", "status")}
         if addresses:
             self.client.log_table(run_id, columns, "addresses.json")
         for status_name in ("made", "hit", "failed"):
             self.client.log_metric(run_id, f"stages.{status_name}", columns["status"].count(status_name))
-        if report is not None and report.exists():
-            self.client.log_artifact(run_id, str(report / "report.html"))
+        if report is not None and report.built:
+            self.client.log_artifact(run_id, str(report.page))
+            self._keep_answer(run_id, report.inputs["ranking"].answer())
         self.client.set_terminated(run_id, status)
 
-    def keep_answer(self, run_id: str, answer: dict[str, Any]) -> None:
+    def _keep_answer(self, run_id: str, answer: dict[str, Any]) -> None:
         """The ranking as a table, and the best teacher of each policy as an alias of its registered model."""
         rows = [
             {key: value for key, value in row.items() if not isinstance(value, dict | list)} | _numbers(row)
@@ -291,7 +295,7 @@ class Ledger:
             told = json.loads(file.read_text())
             file.unlink()  # first: an invocation is entered once or, if we are killed here, not at all
             run_id = self.open_study(told["study"], told["question"])
-            self.close_study(run_id, told["addresses"], "FINISHED")
+            self.close_study(run_id, told["addresses"], "FINISHED", Report(told["report"], self.home))
 
     def count_runs(self) -> int:
         """How many runs there are in all."""

@@ -127,11 +127,7 @@ def _rests_on(rows: list[dict[str, Any]]) -> str:
 
 
 def _estimate(number: dict[str, Any] | None) -> str:
-    if number is None:
-        return "-"
-    nan = float("nan")
-    low, high = (nan if number[end] is None else number[end] for end in ("low", "high"))
-    return str(Estimate(number["value"], low, high))
+    return "-" if number is None else str(Estimate.of(number))
 
 
 COLUMNS = {

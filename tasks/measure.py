@@ -39,7 +39,7 @@ def measure(
     truth = truth_scores.rewards() if truth_scores else None
     columns = per_prompt(rewards, lengths, truth, config.threshold)
     numbers = {name: interval.bootstrap(values, draws=config.draws).json() for name, values in columns.items()}
-    numbers |= off_policy(pair_scores.pairs(), config.draws)
+    numbers |= off_policy(pair_scores.pairs(), pair_scores.inputs["texts"].split("test"), config.draws)
     (out / "measurement.json").write_text(json.dumps(numbers, indent=1))
     (out / "quartiles.json").write_text(json.dumps(variance.quartiles(columns["variance"])))
     pd.DataFrame({"prompt_id": table["prompt_id"], **columns}).to_parquet(out / "prompts.parquet", index=False)
@@ -69,19 +69,28 @@ def per_prompt(rewards: Any, lengths: Any, truth: Any, threshold: float) -> dict
     columns["covariance"] = variance.covariance(whitened, variance.whiten(truth))
     columns["correlation"] = variance.correlation(rewards, truth)
     controls = accuracy.controls(lengths, truth)
-    return columns | {f"control_{name}": values for name, values in controls.items()}
+    return columns | {f"control_on_{name}": values for name, values in controls.items()}
 
 
-def off_policy(pairs: Any, draws: int) -> dict[str, Any]:
-    """Accuracy, margin and calibration on the test pairs, (n, 2), whose label says that the first is better."""
+def off_policy(pairs: Any, table: Any, draws: int) -> dict[str, Any]:
+    """Accuracy with its controls, margin and calibration on the test pairs.
+
+    Args:
+        pairs: (n, 2), rewards of chosen and rejected, reward units.
+        table: the n pairs; the controls judge by the length of their texts.
+        draws: bootstrap draws over pairs.
+    """
     import numpy as np
 
-    correct = accuracy.ranking_accuracy(pairs[:, 0], pairs[:, 1])
-    margins = np.stack([pairs[:, 0] - pairs[:, 1], correct], axis=1)
-    return {
-        "accuracy_off": interval.bootstrap(correct, draws=draws).json(),
-        "margin": interval.bootstrap(accuracy.normalised_margin(pairs[:, 0], pairs[:, 1]), draws=draws).json(),
-        "calibration_error": interval.bootstrap(
-            margins, lambda part: accuracy.calibration(part[:, 0], part[:, 1])["error"], draws=200
-        ).json(),
-    }
+    first, second = pairs[:, 0], pairs[:, 1]
+    correct = accuracy.ranking_accuracy(first, second)
+    margins = np.stack([first - second, correct], axis=1)
+    lengths = [
+        [len(chosen), len(rejected)] for chosen, rejected in zip(table["chosen"], table["rejected"], strict=True)
+    ]
+    columns = {"accuracy_off": correct, "margin": accuracy.normalised_margin(first, second)}
+    controls = accuracy.controls(lengths, [[1, 0]] * len(pairs))
+    columns |= {f"control_off_{name}": values for name, values in controls.items()}
+    numbers = {name: interval.bootstrap(values, draws=draws).json() for name, values in columns.items()}
+    error = interval.bootstrap(margins, lambda part: accuracy.calibration(part[:, 0], part[:, 1])["error"], draws=200)
+    return numbers | {"calibration_error": error.json()}

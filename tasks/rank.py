@@ -35,6 +35,7 @@ def rank(
     answer |= about | {"seeds": sorted({cell["seed"] for cell in cells})}
     answer["policies"] = list(dict.fromkeys(cell["policy"] for cell in cells))
     answer["algorithms"] = list(dict.fromkeys(cell["algorithm"] for cell in cells))
+    answer["controls"] = _controls(rows)
     answer["curves"] = [_curve(cell, policy) for cell, policy in zip(cells, policies, strict=True)]
     answer["variance_per_prompt"] = _variances(cells, measurements)
     answer["samples"] = [
@@ -61,6 +62,17 @@ def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict
         row |= {name: number["value"], f"{name}_low": number["low"], f"{name}_high": number["high"]}
     last, first = curve.iloc[-1], curve.iloc[0]
     return row | {"kl": last["kl"], "length_gain": last["length"] - first["length"]}
+
+
+def _controls(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What length alone, a constant and a coin score where the accuracies are taken: means over seeds, per policy."""
+    found = []
+    for policy in dict.fromkeys(row["policy"] for row in rows):
+        mine = [row for row in rows if row["policy"] == policy]
+        names = [name for name in mine[0] if name.startswith("control_") and not name.endswith(("_low", "_high"))]
+        means = {name.removeprefix("control_"): sum(row[name] for row in mine) / len(mine) for name in names}
+        found.append({"policy": policy} | means)
+    return found
 
 
 def _curve(cell: dict[str, Any], policy: Policy) -> dict[str, Any]:

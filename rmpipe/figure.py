@@ -1,0 +1,192 @@
+"""The report's figures: one function a panel, each an SVG that takes the page's colour of ink.
+
+Panels are small and single, so that a page can set them side by side or one below the other. Colours tell reward models
+apart, by the order in which a study names them; whole lines and full marks are trained, broken and hollow constructed.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#aa8800", "#33a0e0", "#8866cc", "#777777", "#cc3311", "#559911")
+"""Told apart by most colour-blind readers, on white and on black."""
+INK = "#010203"
+"""Becomes the text's colour of the page that shows the figure."""
+STYLE: Any = {
+    "svg.fonttype": "none", "svg.hashsalt": "rmpipe", "font.family": "sans-serif", "font.size": 10,
+    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlesize": 10,
+    "axes.titlelocation": "left", "figure.constrained_layout.use": True,
+}  # fmt: skip
+
+
+def colours(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each reward model, in their order."""
+    return {name: PALETTE[index % len(PALETTE)] for index, name in enumerate(names)}
+
+
+def plane(rows: Sequence[dict[str, Any]], ink: dict[str, str], accuracy: str = "accuracy_on") -> str:
+    """Accuracy against reward variance, each reward model a disc whose area is its gain.
+
+    Args:
+        rows: of one policy and algorithm, as an answer holds them.
+        ink: of `colours`.
+        accuracy: the row's name of the accuracy across.
+    """
+    gain = "truth_gain" if any(row["truth_gain"] for row in rows) else "proxy_gain"
+    known = [row for row in rows if row[accuracy] and row["variance"] and row[gain]]
+    if not known:
+        return ""
+    figure, axes = _panel(4.4, 3.5)
+    most = max(max(row[gain]["value"] for row in known), 1e-9)
+    for row in known:
+        x, y, size = row[accuracy]["value"], row["variance"]["value"], max(row[gain]["value"], 0) / most
+        colour = ink[row["reward_model"]]
+        face = colour if row["trained"] else "none"
+        axes.scatter(x, y, s=25 + 500 * size, color=face, edgecolor=colour, linewidth=1.6, alpha=0.75)
+    axes.margins(0.13)
+    where = "on" if accuracy == "accuracy_on" else "off"
+    axes.set(xlabel=f"ranking accuracy, {where} policy", ylabel="reward variance (whitened)")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+    _named(axes, [(row[accuracy]["value"], row["variance"]["value"], row["reward_model"]) for row in known])
+    told = "; ".join(f"{row['reward_model']} {row[gain]['value']:.2f}" for row in known)
+    return _svg(figure, f"Accuracy against variance; the area of a disc is its {_words(gain)}: {told}")
+
+
+def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[str, bool], x: str, y: str) -> str:
+    """A reward over training, the mean over seeds of each reward model; thin lines are single seeds.
+
+    Args:
+        curves: of one policy and algorithm: reward_model, seed, and lists by name.
+        ink: of `colours`.
+        trained: whether a reward model was trained.
+        x: `"steps"` or `"kl"`.
+        y: `"proxy"` or `"truth"`, in standard deviations of the initial policy's reward.
+    """
+    curves = [item for item in curves if item.get(y)]
+    if not curves:
+        return ""
+    figure, axes = _panel(4.4, 3.2)
+    for name in dict.fromkeys(item["reward_model"] for item in curves):
+        mine = [item for item in curves if item["reward_model"] == name]
+        across, up = (_stacked(mine, key) for key in (x, y))
+        up = up - up[:, :1]
+        style: Any = {"color": ink[name], "linestyle": "-" if trained[name] else (0, (4, 2))}
+        for one_across, one_up in zip(across, up, strict=True) if len(mine) > 1 else ():
+            axes.plot(one_across, one_up, linewidth=0.5, alpha=0.4, **style)
+        axes.plot(across.mean(axis=0), up.mean(axis=0), linewidth=1.9, **style)
+    axes.axhline(0, color=INK, linewidth=0.5)
+    across_words = "training steps" if x == "steps" else "KL from the initial policy, nats a response"
+    up_words = "ground-truth gain" if y == "truth" else "proxy gain"
+    axes.set(xlabel=across_words, ylabel=f"{up_words}, sd")
+    return _svg(figure, f"{up_words} against {across_words}, one line a reward model")
+
+
+def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
+    """Reward variance prompt by prompt: every prompt a dot, the median and the quartiles marked.
+
+    Args:
+        values: reward model -> (prompts,) whitened variances.
+        ink: of `colours`.
+    """
+    if not values:
+        return ""
+    figure, axes = _panel(4.4, 0.8 + 0.34 * len(values))
+    jitter = np.random.default_rng(0)
+    for place, (name, numbers) in enumerate(values.items()):
+        y = place + jitter.uniform(-0.28, 0.28, len(numbers))
+        axes.scatter(numbers, y, s=5, color=ink[name], alpha=0.4, linewidth=0)
+        low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.3)
+        axes.plot(middle, place, marker="|", color=INK, markersize=11, markeredgewidth=1.8)
+    axes.set_yticks(range(len(values)), list(values))
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    axes.set_xlabel("reward variance of a prompt (whitened)")
+    medians = "; ".join(f"{name} {np.median(numbers):.2f}" for name, numbers in values.items())
+    return _svg(figure, f"Reward variance of each prompt; medians: {medians}")
+
+
+def forest(
+    items: Sequence[tuple[str, dict[str, Any] | None]], xlabel: str, limits: tuple[float, float] | None = None
+) -> str:
+    """Numbers with their intervals, one below the other, and a line at 0.
+
+    Args:
+        items: label and {"value", "low", "high"}.
+        xlabel: what the numbers are.
+        limits: of the axis.
+    """
+    known = [(label, number) for label, number in items if number]
+    if not known:
+        return ""
+    figure, axes = _panel(4.4, 0.75 + 0.27 * len(known))
+    for place, (_, number) in enumerate(known):
+        if number["low"] is not None and number["high"] is not None:
+            axes.plot([number["low"], number["high"]], [place, place], color=PALETTE[0], linewidth=1.8)
+        axes.plot(number["value"], place, marker="o", color=PALETTE[0], markersize=5)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    axes.set_yticks(range(len(known)), [label for label, _ in known])
+    axes.invert_yaxis()
+    axes.set_xlabel(xlabel)
+    if limits:
+        axes.set_xlim(*limits)
+    return _svg(figure, f"{xlabel}: " + "; ".join(f"{label} {number['value']:.2f}" for label, number in known))
+
+
+def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context(STYLE):  # not pyplot: no state, no window
+        figure = Figure(figsize=(width, height))
+        return figure, figure.subplots()
+
+
+def _stacked(curves: Sequence[dict[str, Any]], name: str) -> np.ndarray:
+    shortest = min(len(item[name]) for item in curves)
+    return np.array([item[name][:shortest] for item in curves], dtype=float)
+
+
+def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Names in the right margin, each with a thin line to its point, in their order and none upon another."""
+    low, ceiling = axes.get_ylim()
+    least, edge = 0.075 * (ceiling - low), axes.get_xlim()[1]
+    for x, y, name in sorted(points, key=lambda point: -point[1]):
+        height = min(y, ceiling)
+        ceiling = height - least
+        axes.annotate(
+            name, (x, y), xytext=(edge, height), fontsize=8.5, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 1, "shrinkB": 0},
+        )  # fmt: skip
+
+
+def _svg(figure: Figure, text: str) -> str:
+    """The figure as an SVG element with a name for those who do not see it."""
+    import matplotlib as mpl
+
+    out = io.StringIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = out.getvalue()
+    head, rest = svg[svg.index("<svg") :].replace(INK, "currentColor").split(">", 1)
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r' id="\w+_\d+"', "", rest)  # many figures stand on one page, and nothing points at these
+    title = escape(text)
+    label = title.replace('"', "&quot;")
+    return f'{head} role="img" aria-label="{label}"><title>{title}</title>{rest}'
+
+
+def _words(gain: str) -> str:
+    return "ground-truth gain" if gain == "truth_gain" else "proxy gain"
