@@ -147,9 +147,8 @@ def run(options: argparse.Namespace) -> int:
     study, plan, report = planned(options)
     if plan.to_run:
         from flows.conduct import conduct
-        from rmpipe.preference import check
 
-        check(study.dataset)
+        study.check_sources()
         with _quiet_interrupts():
             conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs)
     else:
@@ -226,7 +225,10 @@ def plan_command(options: argparse.Namespace) -> int:
 def _line(step: dict[str, Any]) -> str:
     name, _, code = step["address"].partition("/")
     title = step["title"].removeprefix(name).strip(" ·")
-    return f"  {name:<9} {code}  {step['status']:<4} {title:<34} {'; '.join(step['why'])}".rstrip()
+    said, more = "; ".join(step["why"][:3]), len(step["why"]) - 3
+    return (
+        f"  {name:<9} {code}  {step['status']:<4} {title:<34} {said}{f'; and {more} more' if more > 0 else ''}".rstrip()
+    )
 
 
 def rank(options: argparse.Namespace) -> int:

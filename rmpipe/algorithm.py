@@ -183,6 +183,8 @@ def train_reward_model(
         for pair in pairs
     ]
     examples = [row for row in examples if all(_fits(ids, config.max_length) for ids in row.values())]
+    if not examples:
+        raise StudyError(f"training.max_length: no pair has as few as {config.max_length} tokens a side; raise it")
     more: dict[str, Any] = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
     arguments = _arguments(RewardConfig, config, seed, log, batch=config.batch_size, **more)
     trainer = RewardTrainer(

@@ -100,11 +100,26 @@ def explain(error: ValidationError, kind: type[Config], where: str = "") -> str:
 def _line(item: Any, kind: type[Config], where: str) -> str:
     path = ".".join(part for part in (where, *map(str, item["loc"])) if part)
     if item["type"] == "extra_forbidden":
-        return f"{path}: unknown key; {nearest(str(item['loc'][-1]), list(kind.model_fields))}"
+        return f"{path}: unknown key; {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{path}: missing; add it"
     got = "" if item["type"] == "value_error" else f", got {item['input']!r}"
     return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _keys(kind: type[Config], loc: tuple[Any, ...]) -> list[str]:
+    """The keys of the section at a place; what names no field (a member of a table, an index) leads no further."""
+    kinds = [kind]
+    for part in loc:
+        fields = [some.model_fields[part].annotation for some in kinds if part in some.model_fields]
+        kinds = [inner for field in fields for inner in _kinds(field)] or kinds
+    return list(dict.fromkeys(name for some in kinds for name in some.model_fields))
+
+
+def _kinds(annotation: Any) -> list[type[Config]]:
+    if isinstance(annotation, type) and issubclass(annotation, Config):
+        return [annotation]
+    return [inner for part in get_args(annotation) for inner in _kinds(part)]
 
 
 class Registry:
@@ -141,6 +156,8 @@ class Registry:
         if not isinstance(table, dict):
             raise StudyError(f"{where}: expected a section, got {table!r}")
         name = table.get(cls.key)
+        if name is not None and not isinstance(name, str):
+            raise StudyError(f"{where}.{cls.key}: expected a name, got {name!r}; {nearest('', list(cls.family))}")
         if name not in cls.family:
             for entry in entry_points(group=cls.group):
                 entry.load()

@@ -249,11 +249,15 @@ def _read(path: Path) -> list[Row]:
 
         return pd.read_parquet(path).to_dict("records")
     if path.suffix == ".json":
-        rows = json.loads(path.read_text())
-        if not isinstance(rows, list):
+        try:
+            rows = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise StudyError(f"{path}: not JSON ({error}); use .jsonl for one row a line") from None
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise StudyError(f"{path}: expected a list of rows; use .jsonl for one row a line")
         return rows
-    return [_line(path, number, line) for number, line in enumerate(path.read_text().splitlines(), 1) if line.strip()]
+    lines = path.read_text().split("\n")  # not splitlines: texts may hold U+2028 and other ends of lines as they are
+    return [_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def _line(path: Path, number: int, line: str) -> Row:
@@ -418,7 +422,8 @@ def _short(rows: list[Row], dataset: Dataset, dropped: Counter[str]) -> list[Row
 def _split(rows: list[Row], dataset: Dataset, seed: int, name: str, dropped: Counter[str]) -> list[Row]:
     import numpy as np
 
-    keys = [json.dumps(row["prompt"], sort_keys=True).strip().lower() for row in rows]
+    asked = [row["prompt"].strip() if isinstance(row["prompt"], str) else row["prompt"] for row in rows]
+    keys = [json.dumps(prompt, sort_keys=True).lower() for prompt in asked]
     held = {key for key, row in zip(keys, rows, strict=True) if row.get("split") == "test"}
     leaks = [
         i for i, (key, row) in enumerate(zip(keys, rows, strict=True)) if key in held and row.get("split") != "test"

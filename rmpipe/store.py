@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rmpipe.artifact import Artifact, open_artifact
 from rmpipe.config import StudyError, digest, flatten
 
 RECORD = "record.json"
@@ -275,3 +276,23 @@ def _write_whole(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)
+
+
+def find(stage: str, **labels: Any) -> list[Artifact]:
+    """Artifacts of a stage by the names that people gave: `find("measure", reward_model="off", seed=1)`.
+
+    The store is that of `$RMPIPE_HOME`, or `.rmpipe/` in the working folder.
+    """
+    store, wanted = Store(), {name: str(value) for name, value in labels.items()}
+    found = [open_artifact(address, store.home) for address in store.all(stage)]
+    return [artifact for artifact in found if wanted.items() <= artifact.record["labels"].items()]
+
+
+def open(address: str) -> Artifact:  # noqa: A001 - read as rmpipe.open
+    """The artifact at an address, of which the first digits are enough.
+
+    Raises:
+        StudyError: none is there, or several are.
+    """
+    store = Store()
+    return open_artifact(store.resolve(address), store.home)

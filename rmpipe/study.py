@@ -17,8 +17,10 @@ from pydantic import Field, SerializeAsAny, ValidationError
 
 from rmpipe.algorithm import Algorithm, Finetuning
 from rmpipe.config import Config, Runtime, StudyError, explain, nearest
-from rmpipe.preference import Dataset
+from rmpipe.policy import check_folder
+from rmpipe.preference import Dataset, check
 from rmpipe.reward import Kind
+from rmpipe.source import check_there
 
 
 class Sampling(Config):
@@ -125,6 +127,13 @@ class Claim(Config):
     ladder: tuple[str, ...] | None = None
 
 
+CLAIMED = {
+    "policy": "policies", "policy_higher": "policies", "policy_lower": "policies", "algorithm": "algorithms",
+    "higher": "reward_models", "lower": "reward_models", "reward_model": "reward_models", "ladder": "reward_models",
+}  # fmt: skip
+"""What of a claim is a name, and in which section it must be."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One policy taught by one reward model with one algorithm and one seed."""
@@ -194,6 +203,25 @@ class Study(Config):
                                 seen.add(cell)
                                 yield cell
 
+    def check_sources(self) -> None:
+        """Look into every file and folder that the study names, before anything is spent; hub ids pass.
+
+        Raises:
+            StudyError: names field, file, what is wrong and the remedy.
+        """
+        check(self.dataset)
+        for where, config in self._sources():
+            if config.kind == "pretrained":
+                try:
+                    check_folder(config.path)
+                except StudyError as error:
+                    raise StudyError(f"{where}.path: {error}") from error
+
+    def _sources(self) -> list[tuple[str, Any]]:
+        """Everything that may name a place outside the store, by its name in the study."""
+        bases = [(f"bases.{name}", base) for name, base in self.bases.items()]
+        return bases + [(f"reward_models.{name}", kind) for name, kind in self.reward_models.items()]
+
     def _check(self) -> None:
         """Every name that one section says of another must be there."""
         known: dict[str, dict[str, Any]] = {
@@ -212,10 +240,18 @@ class Study(Config):
                 if (value := getattr(kind, attribute, None)) is not None:
                     _known(f"reward_models.{name}.{attribute}", value, self.policies)
         _acyclic(self.reward_models)
+        shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
+        for where, config in [("dataset", self.dataset), *shown, *self._sources()]:
+            check_there(config, where)
         for index, grid in enumerate(self.grid):
             for section, members in known.items():
                 for member in getattr(grid, section) or ():
                     _known(f"grid.{index}.{section}", member, members)
+        for index, claim in enumerate(self.claims):
+            for key, section in CLAIMED.items():
+                told = getattr(claim, key)
+                for member in (told,) if isinstance(told, str) else told or ():
+                    _known(f"claims.{index}.{key}", member, known[section])
 
 
 def _chosen(names: tuple[str, ...] | None, known: dict[str, Any]) -> Iterable[str]:
@@ -242,10 +278,10 @@ def _prefixed(file: Path, lines: str) -> str:
     return "\n".join(line if line.startswith(str(file)) else f"{file}: {line}" for line in lines.splitlines())
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(file: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         table = tomllib.loads(file.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise StudyError(f"{file}: no such study file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{file}: not TOML: {error}") from None
@@ -253,9 +289,20 @@ def _load(file: Path) -> dict[str, Any]:
     parent = table.pop("extends", None)
     if parent is None:
         return table
-    other = Path(__file__).parent.parent / "flows" / "studies" / f"{parent}.toml"
-    beside = file.parent / (parent if parent.endswith(".toml") else f"{parent}.toml")
-    return _merged(_load(beside if beside.exists() else other), table)
+    if not isinstance(parent, str):
+        raise StudyError(f"{file}: extends: expected the name of a study, got {parent!r}")
+    ours, heirs = Path(__file__).parent.parent / "flows" / "studies", (*heirs, file.resolve())
+    name = parent if parent.endswith(".toml") else f"{parent}.toml"
+    there = [folder / name for folder in (file.parent, ours) if (folder / name).exists()]
+    for place in there:
+        if place.resolve() not in heirs:  # a study may have the name of the one of ours that it extends
+            return _merged(_load(place, heirs), table)
+    if there:
+        raise StudyError(f"{file}: extends: {parent!r} extends itself by way of this file; name another")
+    known = [
+        path.stem for folder in (file.parent, ours) for path in folder.glob("*.toml") if path.resolve() != heirs[-1]
+    ]
+    raise StudyError(f"{file}: extends: no study {parent!r}; {nearest(parent, known)}")
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

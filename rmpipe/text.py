@@ -42,9 +42,13 @@ def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, e
     Args:
         end: end the response with one end of sequence; a prompt alone never gets one.
     """
-    ids = list(tokenizer(render(tokenizer, prompt) + (response or ""))["input_ids"])
-    if response is None or tokenizer.eos_token_id is None:
+    text = render(tokenizer, prompt) + (response or "")
+    ids = list(tokenizer(text)["input_ids"])
+    if tokenizer.eos_token_id is None:
         return ids
+    if response is None:  # some tokenizers end every text, which a prompt's own last word may do as well
+        added = len(ids) > 1 and ids[-1] == tokenizer.eos_token_id and not text.rstrip().endswith(tokenizer.eos_token)
+        return ids[:-1] if added else ids
     while len(ids) > 1 and ids[-1] == tokenizer.eos_token_id:
         ids.pop()
     return [*ids, tokenizer.eos_token_id] if end else ids

@@ -139,7 +139,9 @@ BARE = ("accuracy_off",)
 
 
 def table(answer: dict[str, Any]) -> str:
-    """The answer as a terminal shows it: reward models ranked per policy and algorithm, at most 110 columns.
+    """The answer as a terminal shows it: reward models ranked per policy and algorithm, then the claims judged.
+
+    No line is wider than 110 columns.
 
     Args:
         answer: of `rmpipe.ranking.answer`.
@@ -151,7 +153,10 @@ def table(answer: dict[str, Any]) -> str:
         notes[-1] += " * constructed, not trained."
     if any(row["rank"].endswith("=") for row in answer["rows"]):
         notes[-1] += " = not told apart from the first of that rank."
-    return "\n".join([*blocks, *(textwrap.fill(note, WIDTH) for note in notes)]) + "\n"
+    claims = [f"{item['name']}. {item['sentence']}" for item in answer.get("contrasts", ())]
+    if claims:
+        notes += ["", "Claimed beforehand:", *claims]
+    return "\n".join([*blocks, *(textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in notes)]) + "\n"
 
 
 def _block(rows: list[dict[str, Any]]) -> str:
@@ -165,7 +170,11 @@ def _block(rows: list[dict[str, Any]]) -> str:
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     widths[1] = max(12, min(widths[1], WIDTH - sum(widths) + widths[1] - 2 * (len(widths) - 1)))
     text = ["  ".join(map(_fitted, line, widths)).rstrip() for line in lines]
-    return "\n".join([f"{rows[0]['policy']}, {rows[0]['algorithm']}", *text, ""])
+    return "\n".join([f"{rows[0]['policy']}, {rows[0]['algorithm']}", *text, *_wrapped(_first(rows)), ""])
+
+
+def _wrapped(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence.split(": ", 1)[1], WIDTH)
 
 
 def _fitted(text: str, width: int) -> str:

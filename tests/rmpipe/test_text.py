@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("transformers")
-
-from rmpipe import world  # noqa: E402
-from rmpipe.text import encode, padding_id, render, response_text  # noqa: E402
+from rmpipe import world
+from rmpipe.text import encode, padding_id, render, response_text
 
 SHARED = Path(__file__).parents[3] / "shared/data/models/stories260k"
 TEMPLATE = (

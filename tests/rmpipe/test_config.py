@@ -1,0 +1,177 @@
+"""Configuration: refused when wrong, hashed by what decides what comes out, found by one literal."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field, ValidationError
+
+from rmpipe.config import (
+    Config,
+    Neutral,
+    Registry,
+    Runtime,
+    StudyError,
+    canonical_json,
+    digest,
+    explain,
+    flatten,
+    identity,
+    nearest,
+    plain,
+)
+
+
+class Inner(Config):
+    width: int = Field(2, ge=1)
+    threads: Annotated[int, Runtime] = 1
+
+
+class Other(Config):
+    height: float = 1.0
+
+
+class Outer(Config):
+    name: str
+    inner: Inner = Inner()
+    either: Inner | Other = Inner()
+    members: dict[str, Inner] = {}  # noqa: RUF012 - pydantic copies it
+    batch: Annotated[int | None, Runtime] = None
+    later: Annotated[int, Neutral(0)] = 0
+
+
+class Shape(Registry, Config, key="shape", group="rmpipe.no_such_group"):
+    shape: str
+
+
+class Circle(Shape):
+    shape: Literal["circle", "disc"] = "circle"
+    radius: float = Field(gt=0)
+    inner: Inner = Inner()
+
+
+def told(kind: type[Config], **fields) -> str:
+    with pytest.raises(ValidationError) as caught:
+        kind(**fields)
+    return explain(caught.value, kind, "here")
+
+
+# -- identity ---------------------------------------------------------------------------------------------------------
+
+
+def test_identity_holds_what_decides_and_not_how_fast_nor_what_is_at_rest():
+    rest = {"name": "a", "inner": {"width": 2}, "either": {"width": 2}, "members": {}}
+    assert identity(Outer(name="a")) == rest
+    assert identity(Outer(name="a", batch=8, inner=Inner(threads=4))) == rest
+    assert identity(Outer(name="a", later=3)) == {**rest, "later": 3}
+    assert identity(Outer(name="a", members={"x": Inner(width=5)}))["members"] == {"x": {"width": 5}}
+
+
+def test_a_configuration_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Inner().width = 3
+
+
+def test_equal_values_have_one_text():
+    assert canonical_json({"b": [1, 2.5, None], "a": (True, "é")}) == '{"a":[true,"é"],"b":[1,2.5,null]}'
+    assert canonical_json({"a": 1, "b": 2}) == canonical_json({"b": 2, "a": 1})
+
+
+def test_a_digest_is_the_beginning_of_sha_256():
+    # printf '{"a":1}' | sha256sum
+    assert digest({"a": 1}) == "015abd7f5cc5"
+    assert digest({"a": 1}, 16) == "015abd7f5cc57a2d"
+    assert digest(Inner(threads=9)) == digest({"width": 2}) != digest(Inner(width=3))
+
+
+@pytest.mark.parametrize("value", [{1, 2}, print, object(), {"deep": [lambda: 0]}, b"bytes"])
+def test_what_has_no_stable_text_is_no_part_of_an_address(value: object):
+    with pytest.raises(TypeError, match="has no stable text and cannot be part of an address"):
+        plain(value)
+
+
+def test_keys_that_are_no_text_and_numbers_that_are_none_are_refused():
+    with pytest.raises(TypeError, match=r"keys must be text, got .*'1'"):
+        plain({1: "a"})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        digest({"x": float("nan")})
+
+
+def test_leaves_have_dotted_names_and_empty_sections_are_leaves():
+    value = {"a": {"b": 1, "c": [2, {"d": 3}]}, "e": [], "f": {}, "g": None}
+    assert flatten(value) == {"a.b": 1, "a.c.0": 2, "a.c.1.d": 3, "e": [], "f": {}, "g": None}
+    assert flatten({}) == {}
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_nearest_known_word_is_offered_or_all_of_them():
+    assert nearest("temprature", ["temperature", "top_k"]) == "did you mean temperature?"
+    assert nearest("xyz", ["b", "a"]) == "known: a, b"
+
+
+def test_each_fault_is_one_line_with_its_place():
+    lines = told(Outer, inner={"width": 0}, nme="a", batch="many").splitlines()
+    assert sorted(lines) == [
+        "here.batch: Input should be a valid integer, unable to parse string as an integer, got 'many'",
+        "here.inner.width: Input should be greater than or equal to 1, got 0",
+        "here.name: missing; add it",
+        "here.nme: unknown key; did you mean name?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"inner": {"widht": 1}}, "here.inner.widht: unknown key; did you mean width?"),
+        ({"members": {"x": {"thread": 1}}}, "here.members.x.thread: unknown key; did you mean threads?"),
+        ({"inner": {"name": 1}}, "here.inner.name: unknown key; known: threads, width"),
+        ({"either": {"hieght": 1}}, "here.either.Other.hieght: unknown key; did you mean height?"),
+    ],
+)
+def test_the_suggestion_is_a_key_of_the_section_at_fault(fields: dict, line: str):
+    assert line in told(Outer, name="a", **fields).splitlines()
+
+
+# -- families ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_member_is_found_by_each_of_its_literals():
+    assert Shape.parse({"shape": "circle", "radius": 2}, where="s") == Circle(radius=2.0)
+    assert Shape.parse({"shape": "disc", "radius": 2}, where="s") == Circle(shape="disc", radius=2.0)
+
+
+@pytest.mark.parametrize(
+    ("table", "line"),
+    [
+        ("round", "shapes.a: expected a section, got 'round'"),
+        ({"radius": 1}, "shapes.a.shape: missing; known: circle, disc"),
+        ({"shape": "cirkle"}, "shapes.a.shape: no shape 'cirkle'; did you mean circle?"),
+        ({"shape": ["circle"]}, "shapes.a.shape: expected a name, got ['circle']; known: circle, disc"),
+        ({"shape": "circle"}, "shapes.a.radius: missing; add it"),
+        ({"shape": "circle", "radius": 0}, "shapes.a.radius: Input should be greater than 0, got 0"),
+        ({"shape": "circle", "radius": 1, "radus": 2}, "shapes.a.radus: unknown key; did you mean radius?"),
+        (
+            {"shape": "circle", "radius": 1, "inner": {"wdth": 2}},
+            "shapes.a.inner.wdth: unknown key; did you mean width?",
+        ),
+    ],
+)
+def test_a_member_that_cannot_be_read_is_told_with_its_place_and_the_remedy(table: object, line: str):
+    with pytest.raises(StudyError) as caught:
+        Shape.parse(table, where="shapes.a")
+    assert str(caught.value) == line
+
+
+def test_families_are_apart():
+    class Colour(Registry, Config, key="colour", group="rmpipe.no_such_group"):
+        colour: str
+
+    class Red(Colour):
+        colour: Literal["red"] = "red"
+
+    assert set(Colour.family) == {"red"}
+    assert set(Shape.family) == {"circle", "disc"}
+    assert Colour.parse({"colour": "red"}, where="") == Red()

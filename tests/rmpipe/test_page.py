@@ -1,0 +1,123 @@
+"""The report: everything in one file, readable by those who do not see it, and nothing in it but what was told."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+
+from rmpipe import page, ranking
+
+
+def cells() -> list[dict]:
+    rows = []
+    for seed in (1, 2, 3):
+        for name, trained, variance, gain in (
+            ("<b>off", True, 0.9, 0.3),
+            ("truth", False, 0.8, 0.5),
+            ("flat", False, 0.05, 0.1),
+        ):
+            row = {"seed": seed, "policy": "weak", "algorithm": "rloo", "reward_model": name, "kind": "explicit"}
+            row |= {"trained": trained, "variance": variance + 0.01 * seed, "accuracy_on": 0.7, "accuracy_off": 0.8}
+            rows.append(row | {"truth_gain": gain + 0.01 * seed, "proxy_gain": gain, "kl": 0.2, "length_gain": -1.0})
+    return rows
+
+
+@pytest.fixture
+def answer() -> dict:
+    rows = cells()
+    claims = [{"name": "a", "claim": "far apart teaches more", "higher": "truth", "lower": "flat"}]
+    told = ranking.answer(pd.DataFrame(rows), claims, draws=100)
+    names = [{key: row[key] for key in ("policy", "algorithm", "reward_model", "seed")} for row in rows]
+    lists = {"steps": [0, 10, 20], "proxy": [0.0, 0.1, 0.2], "truth": [0.0, 0.1, 0.3], "kl": [0.0, 0.1, 0.2]}
+    told["curves"] = [name | lists for name in names]
+    told["variance_per_prompt"] = [
+        {"policy": "weak", "reward_model": name["reward_model"], "values": [0.1, 0.5, 0.9]} for name in names[:3]
+    ]
+    text = {"prompt": "tell me", "before": " ugh & no", "after": " wow <script>alert(1)</script>"}
+    rewards = {"proxy_before": -1.0, "proxy_after": 1.0, "truth_before": -0.5, "truth_after": 0.5}
+    told["samples"] = [name | text | rewards for name in names[:3]]
+    told["controls"] = [
+        {"policy": "weak"}
+        | {f"{a}_{b}": 0.5 for a in ("on", "off") for b in ("longer", "shorter", "constant", "random")}
+    ]
+    for row in told["rows"]:
+        row["addresses"] = {"measure": ["measure/000000000001"], "align": ["align/000000000002"]}
+    about = {"study": "tiny", "question": "Which one?", "ground_truth": "truth", "seeds": [1, 2, 3]}
+    return told | about | {"policies": ["weak"], "algorithms": ["rloo"]}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags with attributes, and that they nest."""
+
+    VOID = ("meta", "br", "link", "img", "use", "path", "image", "input")
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag in self.VOID:
+            return
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_asks_nothing_of_a_network(answer):
+    html = page.render(answer)
+    seen = Page(html)
+    assert seen.open == []
+    assert not [tag for tag, _ in seen.tags if tag in ("script", "link", "img", "iframe")]
+    sources = re.findall(r'(?:src|href|url\()=?["\']?(https?://[^"\')\s]+)', html)
+    assert [source for source in sources if "www.w3.org" not in source] == []
+
+
+def test_every_figure_says_in_words_what_it_shows(answer):
+    figures = [attributes for tag, attributes in Page(page.render(answer)).tags if tag == "svg"]
+    assert len(figures) == 6 + 1 + 2  # two planes, three curves, a spread; one claim; correlations with either gain
+    assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
+    assert (
+        "Accuracy against variance; the area of a disc is its ground-truth gain: truth 0.52" in figures[1]["aria-label"]
+    )
+
+
+def test_what_models_write_stays_text(answer):
+    html = page.render(answer)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "<script" not in html
+    assert "&lt;b&gt;off" in html
+    assert "<b>off" not in html
+
+
+def test_the_page_takes_its_colours_from_the_reader(answer):
+    html = page.render(answer)
+    assert "prefers-color-scheme: dark" in html
+    assert "#010203" not in html
+    assert "currentColor" in html
+
+
+def test_the_numbers_stand_with_their_intervals_and_addresses(answer):
+    text = re.sub(r"<[^>]+>", " ", page.render(answer))
+    assert re.search(r"truth\s+explicit, constructed\s+0\.52\s+0\.50 to 0\.54", text)
+    assert "measure/000000000001" in text
+    assert "Held : ground-truth gain of truth on weak less that of flat" in text
+
+
+def test_without_a_ground_truth_the_page_warns(answer):
+    rows = [{key: value for key, value in row.items() if key != "truth_gain"} for row in cells()]
+    told = ranking.answer(pd.DataFrame(rows), draws=100)
+    for row in told["rows"]:
+        row["addresses"] = {"measure": [], "align": []}
+    html = page.render(answer | told)
+    assert "WARNING: no ground truth is known" in html

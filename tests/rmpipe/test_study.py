@@ -1,0 +1,357 @@
+"""Studies: read from TOML, extended, changed, and refused with file, key and remedy before any compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rmpipe.algorithm import Grpo, Rloo
+from rmpipe.config import StudyError, digest, identity
+from rmpipe.preference import LocalSource, WorldSource
+from rmpipe.reward import Scaled
+from rmpipe.study import Cell, PretrainedBase, Study, WorldBase
+
+STUDY = """
+name = "small"
+seeds = [1, 2]
+ground_truth = "gold"
+
+[dataset]
+source = "world"
+pairs = 50
+
+[bases.tiny]
+kind = "world"
+training = { steps = 3, optimiser = { learning_rate = 0.1 } }
+
+[policies.plain]
+base = "tiny"
+[policies.tuned]
+base = "tiny"
+finetuning = { steps = 2, optimiser = { learning_rate = 0.1 } }
+
+[reward_models.gold]
+kind = "truth"
+function = "world"
+[reward_models.low]
+kind = "scaled"
+of = "gold"
+factor = 0.5
+
+[algorithms.rloo]
+kind = "rloo"
+steps = 2
+optimiser = { name = "sgd", learning_rate = 0.1 }
+"""
+LOCAL = STUDY.replace('source = "world"\npairs = 50', 'source = "local"\npath = "pairs.jsonl"')
+
+
+def written(folder: Path, text: str = STUDY, name: str = "study.toml") -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def refused(folder: Path, *changes: str, more: str = "") -> str:
+    """What is said of the small study once changed or with more at its end, without the file's name."""
+    file = written(folder, STUDY + more)
+    with pytest.raises(StudyError) as caught:
+        Study.read(file, changes)
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(f"{file}: ") for line in lines)
+    return "\n".join(line.removeprefix(f"{file}: ") for line in lines)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_study_is_read_into_the_kinds_that_it_names(tmp_path: Path):
+    study = Study.read(written(tmp_path))
+    assert (study.name, study.seeds, study.ground_truth) == ("small", (1, 2), "gold")
+    assert study.dataset == WorldSource(pairs=50)
+    assert isinstance(study.bases["tiny"], WorldBase)
+    assert study.reward_models["low"] == Scaled(of="gold", factor=0.5)
+    assert isinstance(study.algorithms["rloo"], Rloo)
+    assert study.algorithms["rloo"].optimiser.name == "sgd"
+    assert study.sampling.responses == 16
+
+
+def test_the_embedded_study_is_read_by_its_path():
+    study = Study.read(Path(__file__).parents[2] / "flows" / "studies" / "pocket.toml")
+    assert study.name == "pocket"
+    assert {"weak", "strong"} <= set(study.policies)
+
+
+def test_paths_are_read_from_the_folder_of_the_study_and_hub_ids_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "pairs.jsonl").write_text("")
+    for name in ("elsewhere", "near", "models/one"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("MODELS", str(tmp_path / "models"))
+    more = """
+    [bases.near]
+    kind = "pretrained"
+    path = "./near"
+    [bases.hub]
+    kind = "pretrained"
+    path = "somebody/model"
+    [bases.set]
+    kind = "pretrained"
+    path = "$MODELS/one"
+    """
+    study = Study.read(written(tmp_path, LOCAL + more))
+    assert study.dataset == LocalSource(path=str(tmp_path / "pairs.jsonl"))
+    paths = {name: base.path for name, base in study.bases.items() if isinstance(base, PretrainedBase)}
+    assert paths == {"near": str(tmp_path / "near"), "hub": "somebody/model", "set": str(tmp_path / "models/one")}
+
+
+def test_names_speed_and_places_are_outside_what_is_hashed(tmp_path: Path):
+    one = Study.read(written(tmp_path))
+    other = Study.read(written(tmp_path), ["sampling.batch_size=1", "scoring.batch_tokens=10"])
+    warmer = Study.read(written(tmp_path), ["sampling.temperature=0.7"])
+    assert digest(identity(one)) == digest(identity(other)) != digest(identity(warmer))
+
+
+# -- extending and setting --------------------------------------------------------------------------------------------
+
+
+def test_extends_changes_only_what_is_said(tmp_path: Path):
+    written(tmp_path)
+    child = written(
+        tmp_path,
+        'extends = "study"\nname = "child"\n[dataset]\npairs = 20\n[algorithms.rloo.optimiser]\nlearning_rate = 0.5\n',
+        "child.toml",
+    )
+    study, parent = Study.read(child), Study.read(tmp_path / "study.toml")
+    assert (study.name, study.dataset.pairs) == ("child", 20)
+    assert (study.algorithms["rloo"].optimiser.name, study.algorithms["rloo"].optimiser.learning_rate) == ("sgd", 0.5)
+    assert study.reward_models == parent.reward_models
+    assert (parent.name, parent.dataset.pairs) == ("small", 50)
+
+
+def test_extends_reaches_through_studies_and_knows_those_of_the_package(tmp_path: Path):
+    written(
+        tmp_path, 'extends = "pocket"\nname = "pocket mine"\nseeds = [9]\n', "pocket.toml"
+    )  # the name of its parent
+    file = written(tmp_path, 'extends = "pocket.toml"\nquestion = "Why?"\n', "more.toml")
+    study = Study.read(file)
+    assert (study.name, study.seeds, study.question) == ("pocket mine", (9,), "Why?")
+    assert "weak" in study.policies
+
+
+def test_a_parents_path_is_read_from_the_parents_folder(tmp_path: Path):
+    (tmp_path / "above").mkdir()
+    (tmp_path / "below").mkdir()
+    (tmp_path / "above" / "pairs.jsonl").write_text("")
+    written(tmp_path / "above", LOCAL, "up.toml")
+    file = written(tmp_path / "below", 'extends = "../above/up"\n', "down.toml")
+    assert Study.read(file).dataset.path == str(tmp_path / "above" / "pairs.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("parent", "told"),
+    [
+        ('"poket"', "extends: no study 'poket'; did you mean pocket?"),
+        ("3", "extends: expected the name of a study, got 3"),
+        ('"child"', "extends: 'child' extends itself by way of this file; name another"),
+    ],
+)
+def test_a_parent_that_is_not_there_is_told_with_the_file(tmp_path: Path, parent: str, told: str):
+    file = written(tmp_path, f"extends = {parent}\n", "child.toml")
+    with pytest.raises(StudyError) as caught:
+        Study.read(file)
+    assert str(caught.value) == f"{file}: {told}"
+
+
+def test_studies_that_extend_one_another_are_refused(tmp_path: Path):
+    one = written(tmp_path, 'extends = "other"\n', "one.toml")
+    other = written(tmp_path, 'extends = "one"\n', "other.toml")
+    with pytest.raises(StudyError, match=f"^{other}: extends: 'one' extends itself"):
+        Study.read(one)
+
+
+def test_set_takes_values_as_toml_writes_them_or_plain_text(tmp_path: Path):
+    changes = [
+        "name=other study", "seeds=[7]", "sampling.temperature=0.5", "sampling.prompts=3",
+        'question="What = this?"', "reward_models.low.factor=2", "algorithms.grpo.kind=grpo",
+        "algorithms.grpo.steps=4", "algorithms.grpo.optimiser={ learning_rate = 0.2 }",
+    ]  # fmt: skip
+    study = Study.read(written(tmp_path), changes)
+    assert (study.name, study.seeds, study.question) == ("other study", (7,), "What = this?")
+    assert (study.sampling.temperature, study.sampling.prompts, study.sampling.responses) == (0.5, 3, 16)
+    assert study.reward_models["low"] == Scaled(of="gold", factor=2.0)
+    assert isinstance(study.algorithms["grpo"], Grpo)
+    assert study.algorithms["grpo"].steps == 4
+
+
+def test_set_reads_a_path_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    study = Study.read(written(tmp_path, LOCAL), ["dataset.path=mine.jsonl"])
+    assert study.dataset.path == str(tmp_path / "here" / "mine.jsonl")
+
+
+def test_a_change_that_cannot_be_made_is_told(tmp_path: Path):
+    with pytest.raises(StudyError, match=r"^--set seeds: expected a\.b=value$"):
+        Study.read(written(tmp_path), ["seeds"])
+    with pytest.raises(StudyError, match=r"^--set name\.first=x: name is not a section$"):
+        Study.read(written(tmp_path), ["name.first=x"])
+
+
+# -- refusing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_there_or_not_toml_is_told(tmp_path: Path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(StudyError, match=f"^{path}: no such study file$"):
+            Study.read(path)
+    file = written(tmp_path, "name = \n")
+    with pytest.raises(StudyError, match=f"^{file}: not TOML: Invalid value .*line 1"):
+        Study.read(file)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("sampling.temprature=1", "sampling.temprature: unknown key; did you mean temperature?"),
+        ("sedes=[1]", "sedes: unknown key; did you mean seeds?"),
+        ("dataset.pirs=1", "dataset.pirs: unknown key; did you mean pairs?"),
+        ("reward_models.low.factr=1", "reward_models.low.factr: unknown key; did you mean factor?"),
+        ("algorithms.rloo.stps=1", "algorithms.rloo.stps: unknown key; did you mean steps?"),
+        (
+            "policies.tuned.finetuning.optimiser.lerning_rate=1",
+            "policies.tuned.finetuning.optimiser.lerning_rate: unknown key; did you mean learning_rate?",
+        ),
+        ("reward_models.low.kind=scald", "reward_models.low.kind: no kind 'scald'; did you mean scaled?"),
+        ("algorithms.rloo.kind=ppo", "algorithms.rloo.kind: no kind 'ppo'; known: grpo, rloo"),
+        ("dataset.source=lokal", "dataset.source: no source 'lokal'; did you mean local?"),
+        ("reward_models.low=1", "reward_models.low: expected a section, got 1"),
+        ("sampling.responses=1", "sampling.responses: Input should be greater than or equal to 2, got 1"),
+        ("ground_truth=golt", "ground_truth: no 'golt' there; did you mean gold?"),
+        ("policies.plain.base=tinny", "policies.plain.base: no 'tinny' there; did you mean tiny?"),
+        ("reward_models.low.of=golden", "reward_models.low.of: no 'golden' there; did you mean gold?"),
+        ('grid=[{ policies = ["plane"] }]', "grid.0.policies: no 'plane' there; did you mean plain?"),
+        ('grid=[{ policy = ["plain"] }]', "grid.0.policy: unknown key; did you mean policies?"),
+        ('grid=[{}, { reward_models = ["lo"] }]', "grid.1.reward_models: no 'lo' there; did you mean low?"),
+    ],
+)
+def test_what_is_unknown_is_told_with_its_place_and_the_nearest(tmp_path: Path, change: str, told: str):
+    assert refused(tmp_path, change) == told
+
+
+def test_a_missing_section_is_told(tmp_path: Path):
+    file = written(tmp_path, 'name = "x"\n')
+    with pytest.raises(StudyError) as caught:
+        Study.read(file)
+    sections = ("dataset", "bases", "policies", "reward_models", "algorithms")
+    assert str(caught.value).splitlines() == [f"{file}: {section}: missing; add it" for section in sections]
+
+
+def test_every_fault_of_the_sections_is_told_at_once(tmp_path: Path):
+    told = refused(tmp_path, "sedes=[1]", "reward_models.low.kind=scald", "algorithms.rloo.steps=0")
+    assert told.splitlines() == [
+        "reward_models.low.kind: no kind 'scald'; did you mean scaled?",
+        "algorithms.rloo.steps: Input should be greater than or equal to 1, got 0",
+        "sedes: unknown key; did you mean seeds?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ('base = "plan"', "reward_models.off.base: no 'plan' there; did you mean plain?"),
+        (
+            'base = "plain"\non_policy = 0.5\non_policy_of = "tined"',
+            "reward_models.off.on_policy_of: no 'tined' there; did you mean tuned?",
+        ),
+    ],
+)
+def test_a_trained_reward_model_names_policies_that_are_there(tmp_path: Path, section: str, told: str):
+    training = "training = { steps = 1, optimiser = { learning_rate = 0.1 } }"
+    assert refused(tmp_path, more=f'[reward_models.off]\nkind = "explicit"\n{section}\n{training}\n') == told
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        ('higher = "gold"\nlower = "lo"', "claims.0.lower: no 'lo' there; did you mean low?"),
+        (
+            'reward_model = "low"\npolicy_higher = "plain"\npolicy_lower = "tunde"',
+            "claims.0.policy_lower: no 'tunde' there; did you mean tuned?",
+        ),
+        ('ladder = ["low", "golt"]', "claims.0.ladder: no 'golt' there; did you mean gold?"),
+        (
+            'higher = "gold"\nlower = "low"\nalgorithm = "rlo"',
+            "claims.0.algorithm: no 'rlo' there; did you mean rloo?",
+        ),
+    ],
+)
+def test_a_claim_names_what_is_there(tmp_path: Path, claim: str, told: str):
+    assert refused(tmp_path, more=f'[[claims]]\nname = "a"\nclaim = "it is so"\n{claim}\n') == told
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ('bases.tiny={ kind = "pretrained", path = "./none" }', "bases.tiny"),
+        ('policies.plain.demonstrations={ source = "local", path = "./none" }', "policies.plain.demonstrations"),
+        ('reward_models.gold={ kind = "pretrained", path = "./none" }', "reward_models.gold"),
+        ('dataset={ source = "local", path = "./none" }', "dataset"),
+    ],
+)
+def test_a_path_with_nothing_at_it_is_told(tmp_path: Path, change: str, where: str):
+    file = written(tmp_path)
+    section, _, value = change.partition("=")
+    child = written(tmp_path, f'extends = "{file.stem}"\n{section} = {value}\n', "child.toml")
+    with pytest.raises(StudyError) as caught:
+        Study.read(child)
+    assert f"{where}.path: {tmp_path / 'none'}: nothing there; give a file, a folder or a hub id" in str(caught.value)
+
+
+def test_sources_are_looked_into_before_anything_is_spent(tmp_path: Path):
+    Study.read(written(tmp_path)).check_sources()
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": ""}\n')
+    with pytest.raises(StudyError, match=r"pairs.jsonl: row 1: rejected: empty; remove the row$"):
+        Study.read(written(tmp_path, LOCAL)).check_sources()
+
+
+def test_reward_models_made_of_themselves_are_refused(tmp_path: Path):
+    ring = """
+    [reward_models.one]
+    kind = "squashed"
+    of = "two"
+    [reward_models.two]
+    kind = "ensemble"
+    of = ["gold", "one"]
+    """
+    assert refused(tmp_path, more=ring) == "reward_models.one.of: made of itself (one -> two -> one); name another"
+    itself = refused(tmp_path, "reward_models.low.of=low")
+    assert itself == "reward_models.low.of: made of itself (low -> low); name another"
+
+
+def test_reward_models_may_share_a_part_without_being_a_ring(tmp_path: Path):
+    more = '[reward_models.mean]\nkind = "ensemble"\nof = ["gold", "low", "gold"]\n'
+    assert Study.read(written(tmp_path, STUDY + more)).reward_models["mean"].components == ("gold", "low", "gold")
+
+
+# -- cells ------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_all_combinations_unless_a_grid_says_which(tmp_path: Path):
+    cells = list(Study.read(written(tmp_path)).cells())
+    assert len(cells) == len(set(cells)) == 2 * 2 * 2
+    assert cells[:3] == [
+        Cell(1, "plain", "gold", "rloo"),
+        Cell(1, "plain", "low", "rloo"),
+        Cell(1, "tuned", "gold", "rloo"),
+    ]
+
+
+def test_grids_are_added_up_and_no_cell_comes_twice(tmp_path: Path):
+    grid = 'grid=[{ policies = ["plain"], reward_models = ["low"] }, { policies = ["plain"], seeds = [2] }]'
+    assert list(Study.read(written(tmp_path), [grid]).cells()) == [
+        Cell(1, "plain", "low", "rloo"),
+        Cell(2, "plain", "low", "rloo"),
+        Cell(2, "plain", "gold", "rloo"),
+    ]
