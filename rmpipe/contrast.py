@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GAINS = {"truth": "truth_gain", "proxy": "proxy_gain"}
 WORDS = {"truth": "ground-truth gain", "proxy": "proxy gain"}
 CHANCE = 0.05
-"""A ladder holds when its order is at most this likely by chance."""
+"""A ladder holds only when its order is at most this likely by chance."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ def contrasts(
     A claim has name, claim (its text), gain ("truth" unless "proxy"), policy and algorithm (all of them when left out),
     and one of: `higher` and `lower` (reward models); `reward_model`, `policy_higher` and `policy_lower` (does it teach
     one policy better than another?); `ladder` (reward models: does the gain rise with the measured variance?). A pair
-    holds when the interval of the paired difference is above 0; a ladder, when at most one in twenty orders drawn by
-    chance would have as high a Spearman correlation. What cannot be tested is said, and stops nothing.
+    holds when the interval of the paired difference is above 0; a ladder, when that of its highest variance less its
+    lowest is, and at most one in twenty orders drawn by chance would have as high a Spearman correlation. What
+    cannot be tested is said, and stops nothing.
 
     Returns:
         Dictionaries with name, claim, policy, algorithm, gain, difference (`{"value", "low", "high"}` or None), seeds,
@@ -99,7 +100,7 @@ def contrasts(
         algorithms = [claim["algorithm"]] if claim["algorithm"] else _distinct(rows, "algorithm")
         for policy, algorithm in product(policies, algorithms):
             where = claim | {"policy": policy, "algorithm": algorithm}
-            verdict = _ladder(rows, where, draws) if claim.get("ladder") else _pair(cells, where, draws)
+            verdict = _ladder(cells, rows, where, draws) if claim.get("ladder") else _pair(cells, where, draws)
             judged.append({key: where[key] for key in ("name", "claim", "policy", "algorithm", "gain")} | verdict)
     return judged
 
@@ -143,7 +144,9 @@ def _outcome(difference: Estimate) -> str:
     )
 
 
-def _ladder(rows: list[dict[str, Any]], claim: dict[str, Any], draws: int) -> dict[str, Any]:
+def _ladder(
+    cells: pd.DataFrame, rows: list[dict[str, Any]], claim: dict[str, Any], draws: int
+) -> dict[str, Any]:  # fmt: skip
     """Does the gain rise with the measured variance over the named reward models, on means over seeds?"""
     gain, names = GAINS[claim["gain"]], tuple(claim["ladder"])
     mine = [
@@ -152,18 +155,22 @@ def _ladder(rows: list[dict[str, Any]], claim: dict[str, Any], draws: int) -> di
         and row["variance"] and row[gain]
     ]  # fmt: skip
     where = f"{len(mine)} of {len(names)} reward models ({claim['policy']}, {claim['algorithm']})"
-    numbers = {"difference": None, "seeds": min((row["seeds"] for row in mine), default=0)}
+    numbers: dict[str, Any] = {"difference": None, "seeds": min((row["seeds"] for row in mine), default=0)}
     x, y = (np.array([row[name]["value"] for row in mine]) for name in ("variance", gain))
     found = bootstrap_correlation(x, y, "spearman", draws)
     if not math.isfinite(found.value):
         text = f"Not tested: a ladder takes three with variances and gains that differ; {where} have both."
         return numbers | {"spearman": None, "chance": None, "holds": None, "sentence": text}
     chance = _chance(x, y, found.value)
-    holds = chance <= CHANCE
+    least, most = (mine[int(place)] for place in (np.argmin(x), np.argmax(x)))
+    ends = paired_difference(cells, most, least, claim["gain"], draws)
+    holds = bool(chance <= CHANCE and ends.estimate.low > 0)
     text = (
-        f"{'Held' if holds else 'Not settled'}: over {where} the {WORDS[claim['gain']]} has a Spearman correlation of"
-        f" {found.value:.2f} with the measured variance; by chance, as high in {chance:.1%} of orders."
+        f"{'Held' if holds else 'Not settled'}: over {where} the {WORDS[claim['gain']]} goes from"
+        f" {least[gain]['value']:.2f} at the lowest variance to {most[gain]['value']:.2f} at the highest, a difference"
+        f" of {ends}; Spearman {found.value:.2f}, by chance as high in {chance:.1%} of orders."
     )
+    numbers["difference"] = ends.estimate.json()
     return numbers | {"spearman": found.json(), "chance": chance, "holds": holds, "sentence": text}
 
 

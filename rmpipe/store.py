@@ -288,7 +288,7 @@ def find(stage: str, **labels: Any) -> list[Artifact]:
     return [artifact for artifact in found if wanted.items() <= artifact.record["labels"].items()]
 
 
-def open(address: str) -> Artifact:  # noqa: A001 - read as rmpipe.open
+def open(address: str) -> Artifact:
     """The artifact at an address, of which the first digits are enough.
 
     Raises:

@@ -122,7 +122,17 @@ def test_a_ladder_of_two_is_not_tested():
 
 
 def test_a_long_ladder_is_set_against_drawn_orders():
-    table = cells(**{f"weak_{name}": [i / 10] for i, name in enumerate("abcdefghij")}).assign(variance=range(10))
+    table = cells(**{f"weak_{name}": [i / 10, i / 10] for i, name in enumerate("abcdefghij")})
+    table["variance"] = table["reward_model"].map("abcdefghij".index)
     (found,) = judged(table, ladder=tuple("abcdefghij"))
     assert found["chance"] == pytest.approx(1 / 10_001)
     assert found["holds"] is True
+
+
+def test_a_ladder_whose_ends_seeds_cannot_tell_apart_does_not_hold():
+    table = cells(weak_a=[0.1, 0.9], weak_b=[0.2, 0.9], weak_c=[0.3, 0.9], weak_d=[0.4, 0.9])
+    table["variance"] = table["reward_model"].map("abcd".index)
+    (found,) = judged(table, ladder=tuple("abcd"))
+    assert found["chance"] == pytest.approx(1 / 24)
+    assert found["difference"]["value"] == pytest.approx(0.15)  # (0.4 - 0.1 + 0) / 2, and an interval as wide as luck
+    assert found["holds"] is False

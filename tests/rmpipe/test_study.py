@@ -292,21 +292,21 @@ def test_a_claim_names_what_is_there(tmp_path: Path, claim: str, told: str):
 
 
 @pytest.mark.parametrize(
-    ("change", "where"),
+    ("old", "new", "where"),
     [
-        ('bases.tiny={ kind = "pretrained", path = "./none" }', "bases.tiny"),
-        ('policies.plain.demonstrations={ source = "local", path = "./none" }', "policies.plain.demonstrations"),
-        ('reward_models.gold={ kind = "pretrained", path = "./none" }', "reward_models.gold"),
-        ('dataset={ source = "local", path = "./none" }', "dataset"),
+        ("pairs = 50", 'path = "./none"', "dataset"),
+        ('base = "tiny"\n[', 'base = "tiny"\ndemonstrations = { path = "./none" }\n[', "policies.plain.demonstrations"),
+        ('kind = "truth"\nfunction = "world"', 'kind = "pretrained"\npath = "./none"', "reward_models.gold"),
+        ("[policies.plain]", '[bases.big]\nkind = "pretrained"\npath = "./none"\n[policies.plain]', "bases.big"),
     ],
 )
-def test_a_path_with_nothing_at_it_is_told(tmp_path: Path, change: str, where: str):
-    file = written(tmp_path)
-    section, _, value = change.partition("=")
-    child = written(tmp_path, f'extends = "{file.stem}"\n{section} = {value}\n', "child.toml")
+def test_a_path_with_nothing_at_it_is_told(tmp_path: Path, old: str, new: str, where: str):
+    text = STUDY.replace('source = "world"', 'source = "local"') if where == "dataset" else STUDY
+    file = written(tmp_path, text.replace(old, new, 1))
     with pytest.raises(StudyError) as caught:
-        Study.read(child)
-    assert f"{where}.path: {tmp_path / 'none'}: nothing there; give a file, a folder or a hub id" in str(caught.value)
+        Study.read(file)
+    told = f"{where}.path: {tmp_path / 'none'}: nothing there; give a file, a folder or a hub id"
+    assert str(caught.value) == f"{file}: {told}"
 
 
 def test_sources_are_looked_into_before_anything_is_spent(tmp_path: Path):
