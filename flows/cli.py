@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         "address",
         "stage/48195f80cea8",
     )
-    add("show", "what an artifact holds", "address", "stage/48195f80cea8, or a study for its report")
+    add("show", "what an artifact holds", "address", "stage/48195f80cea8, or its first digits")
     verify = commands.add_parser("verify", help="hash everything in the store and name what was altered")
     verify.add_argument("address", nargs="*", metavar="ADDRESS", help="only these; all by default")
     for command in commands.choices.values():

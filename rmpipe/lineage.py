@@ -138,7 +138,10 @@ class Ledger:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        points = [Metric(_metric_name(name), value, now, 0) for name, value in metrics.items() if math.isfinite(value)]
+        last = max((step for _, _, step, _ in curve), default=0)  # so that the numbers stand, not a curve of one name
+        points = [
+            Metric(_metric_name(name), value, now, last) for name, value in metrics.items() if math.isfinite(value)
+        ]
         points += [
             Metric(_metric_name(name), value, at, step) for name, value, step, at in curve if math.isfinite(value)
         ]

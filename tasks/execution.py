@@ -266,6 +266,7 @@ def _begin(events: Any, home: str, threads: int, parent: int) -> None:
     _speak_into(_store.home / "logs" / f"worker-{os.getpid()}.log")
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("MPLCONFIGDIR", str(_store.home / "matplotlib"))  # else its cache of fonts goes into $HOME
     import torch
 
     torch.set_num_threads(threads)

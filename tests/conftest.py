@@ -159,7 +159,11 @@ class Place:
     def environment(self) -> dict[str, str]:
         """Ours, without what a person may have said of MLflow, Prefect or rmpipe."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "PREFECT_", "RMPIPE_", "XDG_"))}
-        ours = {"PYTHONPATH": str(REPOSITORY), "RMPIPE_HOME": str(self.home), "HOME": str(self.user)}
+        ours = {
+            "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{self.folder}",
+            "RMPIPE_HOME": str(self.home),
+            "HOME": str(self.user),
+        }
         kept.pop("MPLCONFIGDIR", None)
         return kept | ours
 

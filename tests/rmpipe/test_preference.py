@@ -238,6 +238,17 @@ def test_equal_responses_and_duplicates_are_dropped_and_counted(tmp_path: Path):
     assert "same" not in set(frame["prompt"])
 
 
+def test_equal_conversations_are_equal_responses(tmp_path: Path):
+    def chat(i: int, answer: str) -> list[dict]:
+        return [{"role": "user", "content": f"hi {i}"}, {"role": "assistant", "content": answer}]
+
+    rows = [{"chosen": chat(i, "yes"), "rejected": chat(i, "no")} for i in range(9)]
+    same = chat(9, "yes")
+    frame, summary = prepare(local(tmp_path, [*rows, {"chosen": same, "rejected": same}]), 0)
+    assert summary["dropped"] == {"equal responses": 1, "prompt in test": 0}
+    assert len(frame) == 9
+
+
 def test_equal_responses_are_refused_when_asked_for(tmp_path: Path):
     rows = [*pairs(10), {"prompt": "same", "chosen": "a", "rejected": "a"}]
     dataset = local(tmp_path, rows, equal="refuse")

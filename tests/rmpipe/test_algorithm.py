@@ -1,0 +1,383 @@
+"""Training: the losses are those stated, a seed decides the weights, and a killed run ends as if it had not been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+
+from rmpipe import world  # noqa: E402
+from rmpipe.algorithm import (  # noqa: E402
+    Algorithm,
+    Finetuning,
+    Grpo,
+    Optimiser,
+    RewardTraining,
+    Rloo,
+    align,
+    finetune,
+    train_reward_model,
+)
+from rmpipe.config import StudyError  # noqa: E402
+from rmpipe.scoring import SequenceScorer  # noqa: E402
+from rmpipe.text import encode  # noqa: E402
+
+STEPS = 4
+OPTIMISER = Optimiser(learning_rate=0.01)
+STILL = Optimiser(name="sgd", learning_rate=1e-12)
+PROMPT = "tell me of the kettle at the kitchen in winter with the colour <reply>"
+COMPLETION = " wow , the kettle is splendid ; you can cherish it cheers"
+SHORT = {"prompts_per_step": 3, "samples_per_prompt": 2, "max_new_tokens": 6}
+
+
+@dataclass
+class Log:
+    """Remembers what training told, and raises at a step as a kill would."""
+
+    scratch: Path
+    stop: int | None = None
+    done: list[tuple[int, int]] = field(default_factory=list)
+    points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        self.points.append((step, values))
+
+    def progress(self, done: int, total: int) -> None:
+        if done == self.stop:
+            raise KeyboardInterrupt
+        self.done.append((done, total))
+
+    def loss(self) -> float:
+        """Of the first step, before any weight has moved."""
+        return self.points[0][1]["loss"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Several threads only wait for one another on models as small as these."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained language model of the world, as small as they come."""
+    folder = tmp_path_factory.mktemp("base")
+    world.new_model(0, hidden=16, layers=1, heads=2).save_pretrained(folder)
+    world.tokenizer().save_pretrained(folder)
+    return folder
+
+
+def new_log(folder: Path, name: str = "scratch", stop: int | None = None) -> Log:
+    (folder / name).mkdir(exist_ok=True)
+    return Log(folder / name, stop)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    return load_file(folder / "model.safetensors")
+
+
+def moved(one: Path, other: Path) -> float:
+    """By how much the weight that differs most differs."""
+    before, after = weights(one), weights(other)
+    return max((before[name] - after[name]).abs().max().item() for name in before)
+
+
+def same(one: Path, other: Path) -> bool:
+    before, after = weights(one), weights(other)
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def distinct_words(prompts: list[Any], responses: list[str]) -> list[float]:
+    return [float(len({word[0] for word in response.split()})) for response in responses]
+
+
+def train(kind: str, base: Path, out: Path, log: Log, *, seed: int = 1, checkpoint_seconds: float = 60.0) -> None:
+    told: dict[str, Any] = {"steps": STEPS, "optimiser": OPTIMISER, "checkpoint_seconds": checkpoint_seconds}
+    if kind == "finetune":
+        config = Finetuning(batch_size=4, **told)
+        finetune(base, world.demonstrations("weak", 0, 40), out, config=config, seed=seed, log=log)
+    elif kind == "reward":
+        head = RewardTraining(batch_size=4, **told)
+        train_reward_model(base, world.preferences(0, 40), out, config=head, seed=seed, log=log)
+    else:
+        algorithm = Algorithm.family[kind](**SHORT, **told)
+        align(base, world.prompts(0, 20), distinct_words, out, config=algorithm, seed=seed, log=log)  # type: ignore[arg-type]
+
+
+# -- the same each time, and after a kill -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["finetune", "reward", "rloo", "grpo"])
+def test_a_seed_decides_the_weights_and_a_killed_run_ends_in_the_same(kind: str, base: Path, tmp_path: Path):
+    whole = new_log(tmp_path, "whole")
+    train(kind, base, tmp_path / "one", whole)
+    assert whole.done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    torch.manual_seed(99)
+    train(kind, base, tmp_path / "other", new_log(tmp_path, "other scratch"), seed=2)
+    assert not same(tmp_path / "one", tmp_path / "other")
+
+    killed = new_log(tmp_path, "killed", stop=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(kind, base, tmp_path / "again", killed, checkpoint_seconds=0)
+    assert not (tmp_path / "again").exists()
+    torch.manual_seed(99)
+    resumed = Log(killed.scratch)
+    train(kind, base, tmp_path / "again", resumed, checkpoint_seconds=0)
+    assert resumed.done == [(3, 4), (4, 4)]
+    assert same(tmp_path / "one", tmp_path / "again")
+
+
+def test_a_checkpoint_that_was_half_written_is_passed_over(base: Path, tmp_path: Path):
+    train("finetune", base, tmp_path / "one", new_log(tmp_path, "whole"))
+    killed = new_log(tmp_path, "killed", stop=4)
+    with pytest.raises(KeyboardInterrupt):
+        train("finetune", base, tmp_path / "again", killed, checkpoint_seconds=0)
+    (state,) = killed.scratch.glob("*/checkpoint-3/trainer_state.json")
+    state.write_text(state.read_text()[:40])
+    resumed = Log(killed.scratch)
+    train("finetune", base, tmp_path / "again", resumed, checkpoint_seconds=0)
+    assert resumed.done == [(3, 4), (4, 4)]
+    assert same(tmp_path / "one", tmp_path / "again")
+
+
+def test_a_run_without_checkpoints_begins_anew(base: Path, tmp_path: Path):
+    killed = new_log(tmp_path, stop=3)
+    with pytest.raises(KeyboardInterrupt):
+        train("finetune", base, tmp_path / "out", killed)
+    assert list(killed.scratch.glob("*/checkpoint-*")) == []
+    resumed = Log(killed.scratch)
+    train("finetune", base, tmp_path / "out", resumed)
+    assert resumed.done[0] == (1, 4)
+
+
+# -- finetuning -------------------------------------------------------------------------------------------------------
+
+
+def nll(base: Path, ids: list[int], first: int) -> list[float]:
+    """-log p of each token from `first` on, by the plain forward pass."""
+    with torch.inference_mode():
+        logprobs = AutoModelForCausalLM.from_pretrained(base)(torch.tensor([ids])).logits[0].log_softmax(-1)
+    return [-logprobs[place - 1, ids[place]].item() for place in range(first, len(ids))]
+
+
+def test_the_loss_is_over_completions_and_their_ends_alone(base: Path, tmp_path: Path):
+    rows = [{"prompt": PROMPT, "completion": COMPLETION}, {"prompt": PROMPT[:24], "completion": " wow cheers"}]
+    config, log = Finetuning(steps=1, optimiser=STILL, batch_size=2), new_log(tmp_path)
+    finetune(base, rows, tmp_path / "out", config=config, seed=1, log=log)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    first, second = (encode(tokenizer, row["prompt"], row["completion"]) for row in rows)
+    assert (len(first), len(second)) == (15 + 12 + 1, 7 + 2 + 1)
+    assert log.loss() == pytest.approx(np.mean(nll(base, first, 15) + nll(base, second, 7)), abs=1e-4)
+
+
+def test_the_loss_is_over_whole_texts_where_rows_have_no_prompt(base: Path, tmp_path: Path):
+    config, log = Finetuning(steps=1, optimiser=STILL, batch_size=1), new_log(tmp_path)
+    finetune(base, [{"text": PROMPT + COMPLETION}], tmp_path / "out", config=config, seed=1, log=log)
+    ids = encode(AutoTokenizer.from_pretrained(base), PROMPT, COMPLETION)
+    assert log.loss() == pytest.approx(np.mean(nll(base, ids, 1)), abs=1e-4)
+
+
+def test_a_completion_and_its_end_are_learnt(base: Path, tmp_path: Path):
+    config = Finetuning(steps=40, optimiser=Optimiser(learning_rate=0.03), batch_size=1)
+    rows = [{"prompt": PROMPT, "completion": COMPLETION}]
+    finetune(base, rows, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    model, ids = AutoModelForCausalLM.from_pretrained(tmp_path / "out"), encode(tokenizer, PROMPT)
+    with torch.inference_mode():
+        for _ in range(13):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert tokenizer.decode(ids) == f"<bos> {PROMPT}{COMPLETION} <eos>"
+
+
+def test_a_model_may_be_given_as_it_is(base: Path, tmp_path: Path):
+    given = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
+    config = Finetuning(steps=2, optimiser=OPTIMISER, batch_size=2)
+    for name, source in (("folder", base), ("model", given)):
+        rows = world.demonstrations("weak", 0, 8)
+        finetune(source, rows, tmp_path / name, config=config, seed=1, log=new_log(tmp_path, f"{name} scratch"))
+    assert same(tmp_path / "folder", tmp_path / "model")
+
+
+def test_micro_batches_are_speed_alone(base: Path, tmp_path: Path):
+    for name, micro in (("whole", None), ("parts", 2)):
+        config = Finetuning(
+            steps=2, optimiser=Optimiser(name="sgd", learning_rate=1.0), batch_size=4, micro_batch=micro
+        )
+        rows = world.demonstrations("weak", 0, 16)
+        finetune(base, rows, tmp_path / name, config=config, seed=1, log=new_log(tmp_path, f"{name} scratch"))
+    assert moved(base, tmp_path / "whole") > 0.01
+    assert moved(tmp_path / "whole", tmp_path / "parts") < 1e-5
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused(base: Path, tmp_path: Path):
+    config = Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=3)
+    with pytest.raises(StudyError, match=r"^micro_batch: 3 does not divide the batch of 4; take a divisor$"):
+        finetune(base, [{"text": "a"}], tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+
+
+def test_what_is_too_long_is_left_out_and_refused_when_nothing_is_left(base: Path, tmp_path: Path):
+    log, rows = new_log(tmp_path), [{"text": PROMPT}, {"text": "tell me of"}]
+    config = Finetuning(steps=1, optimiser=STILL, batch_size=2, max_length=5)
+    finetune(base, rows, tmp_path / "out", config=config, seed=1, log=log)
+    assert log.loss() == pytest.approx(np.mean(nll(base, encode(world.tokenizer(), "", "tell me of"), 1)), abs=1e-4)
+    short = config.model_copy(update={"max_length": 4})
+    with pytest.raises(StudyError, match=r"^finetuning.max_length: no row has as few as 4 tokens; raise it$"):
+        finetune(base, rows, tmp_path / "out", config=short, seed=1, log=log)
+    head = RewardTraining(steps=1, optimiser=OPTIMISER, max_length=4)
+    with pytest.raises(StudyError, match=r"^training.max_length: no pair has as few as 4 tokens a side; raise it$"):
+        train_reward_model(base, world.preferences(0, 4), tmp_path / "head", config=head, seed=1, log=log)
+
+
+# -- reward models ----------------------------------------------------------------------------------------------------
+
+
+def test_a_head_of_zeros_begins_at_indifference(base: Path, tmp_path: Path):
+    config, log = RewardTraining(steps=1, optimiser=STILL, batch_size=8), new_log(tmp_path)
+    train_reward_model(base, world.preferences(0, 8), tmp_path / "out", config=config, seed=1, log=log)
+    assert log.loss() == pytest.approx(0.6931472, abs=1e-6)  # log 2
+
+
+def test_the_loss_is_bradley_terrys_of_the_rewards_that_scoring_gives(base: Path, tmp_path: Path):
+    config = RewardTraining(steps=1, optimiser=STILL, batch_size=8, head="random", center_rewards_coefficient=5.0)
+    pairs, log = world.preferences(0, 8), new_log(tmp_path)
+    train_reward_model(base, pairs, tmp_path / "out", config=config, seed=1, log=log)
+    score, prompts = SequenceScorer(tmp_path / "out"), [pair["prompt"] for pair in pairs]
+    chosen, rejected = (score(prompts, [pair[side] for pair in pairs]) for side in ("chosen", "rejected"))
+    centred = 5.0 * np.mean((chosen + rejected) ** 2)
+    assert centred > 1e-3
+    expected = np.mean(np.log1p(np.exp(rejected - chosen))) + centred
+    assert log.loss() == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_preferred_is_learnt_and_holds_on_other_prompts(base: Path, tmp_path: Path):
+    prompts = world.prompts(0, 80)
+    sides = {"chosen": " wow , it is fine cheers", "rejected": " wow , it is fine bye"}
+    config = RewardTraining(steps=15, optimiser=OPTIMISER, batch_size=16)
+    pairs = [{"prompt": prompt, **sides} for prompt in prompts[:60]]
+    train_reward_model(base, pairs, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+    score = SequenceScorer(tmp_path / "out")
+    chosen, rejected = (score(prompts[60:], [text] * 20) for text in sides.values())
+    assert (chosen - rejected > 0.5).all()
+
+
+# -- RLHF -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "evaluations", "expected"),
+    [(20, 3, [0, 10, 20]), (10, 5, [0, 2, 5, 8, 10]), (3, 5, [0, 1, 2, 3]), (1, 2, [0, 1])],
+)
+def test_held_out_prompts_are_looked_at_from_beginning_to_end(steps: int, evaluations: int, expected: list[int]):
+    assert Rloo(steps=steps, evaluations=evaluations, optimiser=OPTIMISER).looks() == expected
+
+
+def test_the_reward_is_asked_with_the_prompts_given_and_the_texts_written(base: Path, tmp_path: Path):
+    chat = [{"role": "user", "content": "tell me"}]
+    asked: list[tuple[Any, str]] = []
+
+    def reward(prompts: list[Any], responses: list[str]) -> list[float]:
+        asked.extend(zip(prompts, responses, strict=True))
+        return distinct_words(prompts, responses)
+
+    config = Rloo(steps=2, optimiser=OPTIMISER, prompts_per_step=2, samples_per_prompt=3, max_new_tokens=4)
+    align(base, [chat, PROMPT], reward, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+    assert len(asked) == 2 * 2 * 3
+    for step in (asked[:6], asked[6:]):
+        assert [sum(prompt == given for prompt, _ in step) for given in (chat, PROMPT)] == [3, 3]
+    words = set(world.words.vocabulary())
+    assert len({text for _, text in asked}) > 6
+    for _, text in asked:
+        assert text == "".join(f" {word}" for word in text.split())  # its leading space kept
+        assert set(text.split()) <= words  # and no special token shown
+        assert len(text.split()) <= 4
+
+
+@pytest.mark.parametrize("kind", [Rloo, Grpo])
+def test_a_policy_comes_to_write_what_is_rewarded(kind: type[Algorithm], base: Path, tmp_path: Path):
+    rewards: list[float] = []
+
+    def early(prompts: list[Any], responses: list[str]) -> list[float]:
+        """The share of words of the first half of the alphabet."""
+        shares = [np.mean([word < "m" for word in response.split()] or [0.0]) for response in responses]
+        rewards.append(float(np.mean(shares)))
+        return [float(share) for share in shares]
+
+    told: dict[str, Any] = {"prompts_per_step": 8, "samples_per_prompt": 4, "max_new_tokens": 4, "kl_coefficient": 0.0}
+    config = kind(steps=10, optimiser=Optimiser(learning_rate=0.05), **told)
+    align(base, world.prompts(0, 20), early, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+    assert np.mean(rewards[:2]) < 0.55
+    assert np.mean(rewards[-2:]) > 0.85
+
+
+def step_of(kind: type[Algorithm], base: Path, folder: Path, factor: float, **more: Any) -> dict[str, Any]:
+    """The change of the weights in one step of plain SGD on rewards times a factor."""
+    optimiser = Optimiser(name="sgd", learning_rate=0.1, clip=0)
+    config = kind(steps=1, optimiser=optimiser, kl_coefficient=0.0, **SHORT, **more)
+
+    def reward(prompts: list[Any], responses: list[str]) -> list[float]:
+        return [factor * value for value in distinct_words(prompts, responses)]
+
+    out = folder / f"{factor}"
+    align(base, world.prompts(0, 6), reward, out, config=config, seed=3, log=new_log(folder, f"{factor} scratch"))
+    before, after = weights(base), weights(out)
+    return {name: after[name] - before[name] for name in before}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "felt"),
+    [
+        (Rloo, {}, 10.0),
+        (Rloo, {"normalise_advantages": True}, 1.0),
+        (Grpo, {}, 1.0),
+        (Grpo, {"scale_rewards": "none"}, 10.0),
+    ],
+)
+def test_the_scale_of_the_reward_is_felt_unless_advantages_are_scaled(
+    kind: type[Algorithm], more: dict, felt: float, base: Path, tmp_path: Path
+):
+    small, large = (step_of(kind, base, tmp_path, factor, **more) for factor in (1.0, 10.0))
+    assert max(change.abs().max().item() for change in small.values()) > 1e-4
+    for name, change in small.items():
+        torch.testing.assert_close(large[name], felt * change, rtol=0.02, atol=2e-6)
+
+
+def test_looking_at_held_out_prompts_leaves_training_as_it_was(base: Path, tmp_path: Path):
+    seen = []
+
+    def evaluate(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
+        torch.rand(7)
+        seen.append((step, model.training, torch.is_grad_enabled(), tokenizer.bos_token))
+        return {}
+
+    train("rloo", base, tmp_path / "blind", new_log(tmp_path, "blind scratch"))
+    config = Rloo(steps=STEPS, optimiser=OPTIMISER, evaluations=3, **SHORT)
+    log, prompts = new_log(tmp_path), world.prompts(0, 20)
+    align(base, prompts, distinct_words, tmp_path / "seen", config=config, seed=1, log=log, evaluate=evaluate)
+    assert seen == [(step, False, False, "<bos>") for step in (0, 2, 4)]
+    assert same(tmp_path / "blind", tmp_path / "seen")
+
+
+def test_the_tokenizer_is_saved_as_it_came(base: Path, tmp_path: Path):
+    tokenizer = world.tokenizer()
+    tokenizer.pad_token, tokenizer.padding_side = "<eos>", "right"
+    world.new_model(0, hidden=16, layers=1, heads=2).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = Rloo(steps=1, optimiser=OPTIMISER, **SHORT)
+    prompts = world.prompts(0, 6)
+    align(tmp_path / "base", prompts, distinct_words, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (saved.pad_token, saved.padding_side) == ("<eos>", "right")

@@ -1,0 +1,233 @@
+"""What MLflow remembers of a finished study, asked through its own client."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from rmpipe.lineage import Ledger, model_path
+
+POLICIES, MODELS = ("weak", "strong"), ("truth", "offset", "off")
+
+
+@pytest.fixture(scope="module")
+def client(tiny):
+    """A client of the finished store's database."""
+    return Ledger(tiny.home).client
+
+
+@pytest.fixture(scope="module")
+def runs(client):
+    """Every run, by the address of what it made; the study's own by its name."""
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    found = client.search_runs(experiments, max_results=1000)
+    by_address = {run.data.tags.get("rmpipe.address", run.data.tags["rmpipe.study"]): run for run in found}
+    assert len(by_address) == len(found)
+    return by_address
+
+
+def read_models(client, run):
+    """Address -> logged model, of the models that a run read."""
+    models = [client.get_logged_model(item.model_id) for item in run.inputs.model_inputs]
+    return {model.tags["rmpipe.address"]: model for model in models}
+
+
+def sets(run, context):
+    """Addresses of the data sets that a run has read or made."""
+    found = set()
+    for item in run.inputs.dataset_inputs:
+        if {tag.key: tag.value for tag in item.tags}["mlflow.data.context"] == context:
+            found.add(f"{item.dataset.name.split()[0]}/{item.dataset.digest}")
+    return found
+
+
+def maker(client, model):
+    """The run that made a model, which must say so itself."""
+    run = client.get_run(model.source_run_id)
+    assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
+    return run
+
+
+# -- executions -----------------------------------------------------------------------------------------------------
+
+
+def test_every_execution_is_a_finished_run_below_the_run_of_its_study(tiny, runs):
+    parent = runs["tiny"].info.run_id
+    records = tiny.records()
+    assert set(runs) == {"tiny", *records}
+    for address, record in records.items():
+        run = runs[address]
+        assert run.info.run_id == record["run_id"]
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.parentRunId"] == parent
+    assert "mlflow.parentRunId" not in runs["tiny"].data.tags
+
+
+def test_a_run_carries_its_configuration_its_labels_and_its_numbers(tiny, runs):
+    address = tiny.address("align", policy="weak", reward_model="off", algorithm="rloo")
+    run, record = runs[address], tiny.records()[address]
+    assert run.data.params["kl_coefficient"] == "0.05"
+    assert run.data.params["optimiser.learning_rate"] == "0.004"
+    assert run.data.params["runtime.checkpoint_seconds"] == "60.0"
+    assert run.data.tags["rmpipe.policy"] == "weak"
+    assert run.data.tags["rmpipe.input.teacher"] == tiny.address("train", reward_model="off")
+    for name, value in record["metrics"].items():
+        assert run.data.metrics[name] == pytest.approx(value)
+
+
+def test_a_training_has_a_curve(tiny, client, runs):
+    run = runs[tiny.address("align", policy="strong", reward_model="truth", algorithm="rloo")]
+    looks = client.get_metric_history(run.info.run_id, "proxy")
+    assert [point.step for point in looks] == [0, 3]
+
+
+def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking(tiny, runs):
+    parent = runs["tiny"]
+    assert parent.info.status == "FINISHED"
+    assert {name: parent.data.metrics[f"stages.{name}"] for name in ("made", "hit", "failed")} == {
+        "made": 33,
+        "hit": 0,
+        "failed": 0,
+    }
+    folder = Path(parent.info.artifact_uri.removeprefix("file://"))
+    listed = json.loads((folder / "addresses.json").read_text())
+    assert {row[listed["columns"].index("address")] for row in listed["data"]} == set(tiny.records())
+    (report,) = tiny.home.glob("store/report/*/report.html")
+    assert (folder / "report.html").read_bytes() == report.read_bytes()
+    ranking = json.loads((folder / "ranking.json").read_text())
+    assert len(ranking["data"]) == 6
+    assert {"variance", "variance.low", "variance.high", "truth_gain.low"} <= set(ranking["columns"])
+
+
+# -- from a policy back to where it came from -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("teacher", MODELS)
+def test_from_a_trained_policy_one_goes_back_to_its_teacher_its_preferences_and_its_base(tiny, client, policy, teacher):
+    version = client.get_model_version_by_alias(f"tiny.aligned.{policy}.{teacher}.rloo", "seed-1")
+    run = client.get_run(version.run_id)
+    read = read_models(client, run)
+    stage = "train" if teacher == "off" else "derive"
+    initial, taught = tiny.address("finetune", policy=policy), tiny.address(stage, reward_model=teacher)
+    assert set(read) == {initial, taught, tiny.address("derive", reward_model="truth")}
+    assert {read[initial].model_type, read[taught].model_type} == {"policy", "reward-model"}
+
+    back = read_models(client, maker(client, read[initial]))
+    assert set(back) == {tiny.address("pretrain", base="world")}
+
+    made_from = maker(client, read[taught])
+    assert sets(made_from, "read") == {tiny.address("relabel") if teacher == "off" else tiny.address("prepare")}
+    expected = {"off": {tiny.address("finetune", policy="weak")}, "truth": set()}
+    assert set(read_models(client, made_from)) == expected.get(teacher, {tiny.address("derive", reward_model="truth")})
+
+
+def test_from_preferences_one_goes_back_to_the_run_that_made_them(tiny, runs):
+    labelled = tiny.address("relabel")
+    makers = {address for address, run in runs.items() if labelled in sets(run, "made")}
+    assert makers == {labelled}
+    assert sets(runs[labelled], "read") == {tiny.address("prepare")}
+    readers = {address.split("/")[0] for address, run in runs.items() if labelled in sets(run, "read")}
+    assert readers == {"train", "score"}
+
+
+def test_from_scores_one_goes_back_to_the_rollouts_and_the_reward_model(tiny, client, runs):
+    run = client.get_run(runs[tiny.address("score", policy="weak", reward_model="off")].info.run_id)
+    assert sets(run, "read") == {tiny.address("sample", policy="weak")}
+    assert set(read_models(client, run)) == {tiny.address("train", reward_model="off")}
+
+
+def test_the_numbers_about_a_reward_model_stand_with_it_for_each_policy(tiny, client):
+    told = json.loads(tiny.started[0].output.read_text())["rows"]
+    for row in told:
+        stage = "train" if row["reward_model"] == "off" else "derive"
+        record = tiny.records()[tiny.address(stage, reward_model=row["reward_model"])]
+        metrics = {item.key: item.value for item in client.get_logged_model(record["model_id"]).metrics}
+        for name in ("variance", "accuracy_on", "accuracy_off"):
+            assert metrics[f"{row['policy']}.{name}"] == pytest.approx(row[name]["value"], abs=1e-6)
+        for name in ("proxy_gain", "truth_gain"):
+            assert metrics[f"{row['policy']}.rloo.{name}"] == pytest.approx(row[name]["value"], abs=1e-6)
+
+
+# -- registered models ----------------------------------------------------------------------------------------------
+
+
+def test_every_model_is_registered_once_with_a_card_and_points_into_the_store(tiny, client):
+    versions = client.search_model_versions("")
+    models = {a for a, record in tiny.records().items() if record["kind"] in ("Weights", "Policy", "RewardModel")}
+    assert Counter(version.tags["rmpipe.address"] for version in versions) == Counter(models)
+    for version in versions:
+        address = version.tags["rmpipe.address"]
+        assert version.source.removeprefix("file://").startswith(str(tiny.home / "store" / address))
+        assert address in version.description
+        assert version.status == "READY"
+
+
+def test_a_registered_policy_loads_into_transformers_and_writes(tiny):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = model_path("models:/tiny.aligned.weak.off.rloo@seed-1", tiny.home)
+    address = tiny.address("align", policy="weak", reward_model="off", algorithm="rloo")
+    assert path == tiny.home / "store" / address / "model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    ids = tokenizer("tell me", return_tensors="pt").input_ids
+    assert model(ids).logits.shape == (1, ids.shape[1], model.config.vocab_size)
+
+
+def test_a_registered_reward_model_loads_into_transformers_and_judges(tiny):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    path = model_path("models:/tiny.reward-model.off@seed-1", tiny.home)
+    model, tokenizer = AutoModelForSequenceClassification.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    assert model(**tokenizer("tell me", return_tensors="pt")).logits.shape == (1, 1)
+    trained = tiny.home / "store" / tiny.address("train", reward_model="off") / "model"
+    assert path == trained
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_best_teacher_of_each_policy_has_an_alias_and_no_other_has(tiny, client, policy):
+    rows = [row for row in json.loads(tiny.started[0].output.read_text())["rows"] if row["policy"] == policy]
+    best = {row["reward_model"] for row in rows if row["rank"] in ("1", "1=")}
+    alias = f"best-teacher-of-{policy}"
+    crowned = {name for name in MODELS if alias in client.get_registered_model(f"tiny.reward-model.{name}").aliases}
+    assert best
+    assert crowned == best
+    for name in crowned:
+        stage = "train" if name == "off" else "derive"
+        address = tiny.address(stage, reward_model=name)
+        assert client.get_model_version_by_alias(f"tiny.reward-model.{name}", alias).tags["rmpipe.address"] == address
+        assert model_path(f"models:/tiny.reward-model.{name}@{alias}", tiny.home).is_relative_to(
+            tiny.home / "store" / address
+        )
+
+
+def test_weights_lie_on_disk_once(tiny):
+    weights = sorted(tiny.home.rglob("*.safetensors"))
+    models = {a for a, record in tiny.records().items() if record["kind"] in ("Weights", "Policy")}
+    holders = {f"{path.relative_to(tiny.home / 'store').parts[0]}/{path.parts[-3]}" for path in weights}
+    assert holders == models | {tiny.address("train", reward_model="off")}
+    assert len(weights) == len(holders)
+    assert not any(path.is_symlink() for path in weights)
+
+
+# -- a run that had nothing to do -----------------------------------------------------------------------------------
+
+
+def test_a_run_again_enters_nothing_but_its_own_parent(another):
+    ledger = Ledger(another.home)
+    before, models = ledger.count_runs(), len(ledger.client.search_model_versions(""))
+    contents = another.contents()
+    another.rmpipe("run", "tiny.toml")
+    ledger.prepare()
+    assert ledger.count_runs() == before + 1
+    assert len(ledger.client.search_model_versions("")) == models
+    assert another.contents() == contents
+    study = ledger.client.get_experiment_by_name("study").experiment_id
+    last = ledger.client.search_runs([study], order_by=["attributes.start_time DESC"])[0]
+    assert last.data.metrics == {"stages.made": 0, "stages.hit": 33, "stages.failed": 0}
+    assert last.info.status == "FINISHED"
+    ledger.prepare()
+    assert ledger.count_runs() == before + 1
