@@ -140,7 +140,8 @@ class Rollouts(Artifact):
     def pairs(self) -> tuple[list[Any], list[str]]:
         """Prompts and responses flattened, prompt-major: both of length prompts x K."""
         table = self.table()
-        prompts = [prompt for prompt, texts in zip(table["prompt"], table["responses"], strict=True) for _ in texts]
+        asked = [prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt] for prompt in table["prompt"]]
+        prompts = [prompt for prompt, texts in zip(asked, table["responses"], strict=True) for _ in texts]
         return prompts, [text for texts in table["responses"] for text in texts]
 
 

@@ -86,7 +86,11 @@ def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[s
             axes.plot(one_across, one_up, linewidth=0.5, alpha=0.4, **style)
         axes.plot(across.mean(axis=0), up.mean(axis=0), linewidth=1.9, **style)
     axes.axhline(0, color=INK, linewidth=0.5)
-    across_words = "training steps" if x == "steps" else "KL from the initial policy, nats a response"
+    across_words = "training steps"
+    if x == "kl":  # a policy that runs away would press all others against the edge
+        across_words = "KL from the initial policy, nats a response"
+        axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
+        axes.set_xlim(left=0)
     up_words = "ground-truth gain" if y == "truth" else "proxy gain"
     axes.set(xlabel=across_words, ylabel=f"{up_words}, sd")
     return _svg(figure, f"{up_words} against {across_words}, one line a reward model")

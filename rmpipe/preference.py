@@ -250,14 +250,21 @@ def _read(path: Path) -> list[Row]:
         return pd.read_parquet(path).to_dict("records")
     if path.suffix == ".json":
         try:
-            rows = json.loads(path.read_text())
+            rows = json.loads(_text(path))
         except json.JSONDecodeError as error:
             raise StudyError(f"{path}: not JSON ({error}); use .jsonl for one row a line") from None
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise StudyError(f"{path}: expected a list of rows; use .jsonl for one row a line")
         return rows
-    lines = path.read_text().split("\n")  # not splitlines: texts may hold U+2028 and other ends of lines as they are
+    lines = _text(path).split("\n")  # not splitlines: texts may hold U+2028 and other ends of lines as they are
     return [_line(path, number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise StudyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
 
 
 def _line(path: Path, number: int, line: str) -> Row:

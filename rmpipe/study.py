@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SerializeAsAny, ValidationError
 
 from rmpipe.algorithm import Algorithm, Finetuning
-from rmpipe.config import Config, Runtime, StudyError, explain, nearest
+from rmpipe.config import Config, Registry, Runtime, StudyError, explain, nearest
 from rmpipe.policy import check_folder
 from rmpipe.preference import Dataset, check
 from rmpipe.reward import Kind
@@ -62,7 +62,13 @@ class Evaluation(Config):
     batch_size: Annotated[int, Runtime] = 128
 
 
-class WorldBase(Config):
+class Base(Registry, Config, key="kind", group="rmpipe.bases"):
+    """Where a language model comes from; one frozen class, found by its `kind`."""
+
+    kind: str
+
+
+class WorldBase(Base):
     """A tiny language model pretrained on the embedded world's documents."""
 
     kind: Literal["world"] = "world"
@@ -73,14 +79,13 @@ class WorldBase(Config):
     training: Finetuning
 
 
-class PretrainedBase(Config):
+class PretrainedBase(Base):
     """A causal language model in a local folder or on the hub."""
 
     kind: Literal["pretrained"] = "pretrained"
     path: Annotated[str, Runtime]
     """Folder or hub id; its content, or the id with its revision, is what the address hashes."""
     revision: Annotated[str | None, Runtime] = None
-    trust_remote_code: bool = False
 
 
 class Demonstrations(Config):
@@ -150,12 +155,12 @@ class Study(Config):
     name: str
     question: str = "Which reward model teaches this policy best?"
     flow: Literal["teach"] = "teach"
-    seeds: tuple[int, ...] = (1,)
+    seeds: tuple[int, ...] = Field((1,), min_length=1)
     dataset: SerializeAsAny[Dataset]
     ground_truth: str | None = None
     """The reward model, of any kind, that stands for what people want; None where nobody knows it."""
     ties: Literal["keep", "drop"] = "drop"
-    bases: dict[str, Annotated[WorldBase | PretrainedBase, Field(discriminator="kind")]]
+    bases: dict[str, SerializeAsAny[Base]]
     policies: dict[str, PolicySpec]
     reward_models: dict[str, SerializeAsAny[Kind]]
     sampling: Sampling = Sampling()
@@ -306,6 +311,9 @@ def _load(file: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """What a study says over what it extends; a section of another kind or source takes nothing over."""
+    if any(tag in over and over[tag] != under.get(tag) for tag in ("kind", "source")):
+        return dict(over)
     both = dict(under)
     for key, value in over.items():
         mine = both.get(key)
@@ -351,7 +359,7 @@ def _typed(table: dict[str, Any]) -> dict[str, Any]:
     faults: list[str] = []
     if isinstance(table.get("dataset"), dict):
         table["dataset"] = _parsed(Dataset, table["dataset"], "dataset", faults)
-    for section, family in (("reward_models", Kind), ("algorithms", Algorithm)):
+    for section, family in (("bases", Base), ("reward_models", Kind), ("algorithms", Algorithm)):
         if isinstance(table.get(section), dict):
             table[section] = {n: _parsed(family, v, f"{section}.{n}", faults) for n, v in table[section].items()}
     unknown = [key for key in table if key not in Study.model_fields]

@@ -50,11 +50,11 @@ def test_contrast_makes_nothing_again_that_pocket_made(tmp_path):
 
 
 SMALL = (
-    "seeds=[1]", "dataset.limit=40", 'grid=[{policies=["base"], reward_models=["truth", "half"]}]', "measuring.draws=100",
+    "seeds=[1]", 'grid=[{policies=["base"], reward_models=["truth", "half"]}]', "dataset.limit=40",
     "sampling.prompts=8", "sampling.responses=4", "sampling.max_new_tokens=16", "collecting.max_new_tokens=16",
     "evaluation.prompts=8", "evaluation.responses=2", "reward_models.half.training.steps=3", "algorithms.rloo.steps=3",
     "algorithms.rloo.prompts_per_step=4", "algorithms.rloo.samples_per_prompt=2", "algorithms.rloo.max_new_tokens=16",
-    "algorithms.rloo.evaluations=2",
+    "algorithms.rloo.evaluations=2", "measuring.draws=100",
 )  # fmt: skip
 
 

@@ -420,3 +420,10 @@ def test_a_mixture_has_the_share_asked_for(share: float, count: int | None, expe
 def test_a_mixture_moves_with_the_seed_alone():
     one, again, other = (mix(of("on", 30), of("off", 30), 0.5, seed)["id"].tolist() for seed in (1, 1, 2))
     assert one == again != other
+
+
+def test_a_file_that_is_not_utf8_is_named(tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_bytes(b'{"prompt": "caf\xe9"}\n')
+    with pytest.raises(StudyError, match=r"pairs\.jsonl: not UTF-8 .*; save it as UTF-8"):
+        prepare(Dataset.parse({"source": "local", "path": str(file)}, "dataset"), 0)

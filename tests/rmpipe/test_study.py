@@ -355,3 +355,17 @@ def test_grids_are_added_up_and_no_cell_comes_twice(tmp_path: Path):
         Cell(2, "plain", "low", "rloo"),
         Cell(2, "plain", "gold", "rloo"),
     ]
+
+
+def test_a_study_that_names_another_source_takes_nothing_of_the_old_one(tmp_path):
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "pocket"\n[dataset]\nsource = "local"\npath = "pairs.jsonl"\n')
+    assert Study.read(file).dataset.path == str(tmp_path / "pairs.jsonl")  # pocket's says `pairs = 1000`
+
+
+def test_a_study_without_a_seed_is_refused(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('extends = "pocket"\nseeds = []\n')
+    with pytest.raises(StudyError, match="seeds: Tuple should have at least 1 item"):
+        Study.read(file)
