@@ -211,6 +211,7 @@ def _settings(store: Store) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
         "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of services that an interrupt cuts off
         "DO_NOT_TRACK": "true",
     }
     for name, value in defaults.items():
