@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import os
 import queue
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from flows.progress import Progress, say_once
@@ -87,6 +89,7 @@ class Conductor:
         self.done: queue.Queue[str] = queue.Queue()
         self.futures: dict[str, Any] = {}
         self.told: dict[str, Outcome] = {}
+        self.begun: set[str] = set()
 
     def play(self) -> None:
         """Inside a Prefect flow: run every step to its end, or until one fails."""
@@ -100,7 +103,10 @@ class Conductor:
         waiting = dict(self.plan.steps)
         with Progress(self.plan) as progress:
             while waiting or self.futures:
-                failed = [outcome for outcome in self.outcomes.values() if outcome.how == "failed"]
+                failed = sorted(
+                    (outcome for outcome in self.outcomes.values() if outcome.how in ("failed", "not run")),
+                    key=lambda outcome: outcome.how,  # what failed before what merely waited for a worker that died
+                )
                 if failed and not self.futures:
                     first = failed[0]
                     raise StageFailedError(first, self.plan.steps[first.address].call.title)
@@ -132,12 +138,14 @@ class Conductor:
             return self.pool.submit(step.call, errand).result()
         except Exception as error:
             text = f"its worker process died ({type(error).__name__}): killed, or out of memory"
-            return Outcome(step.address, "failed", error=text)
+            return Outcome(step.address, "died", error=text)
 
     def _listen(self, progress: Progress) -> None:
         with suppress(queue.Empty):
             while True:
-                progress.event(*self.pool.events.get_nowait())
+                event = self.pool.events.get_nowait()
+                self.begun.add(event[1])
+                progress.event(*event)
         try:
             address = self.done.get(timeout=0.1)
         except queue.Empty:
@@ -146,10 +154,12 @@ class Conductor:
         outcome = self.told.get(address) or Outcome(
             address, "failed", error="Prefect could not run its task; see `rmpipe ui`"
         )
+        if outcome.how == "died":
+            outcome = replace(outcome, how="failed" if address in self.begun else "not run")
         self.outcomes[address] = outcome
         for note in say_once(self.plan.store, address, outcome.notes):
             progress.say(f"hit   {address}: {note}")
-        if self.plan.steps[address].status == "run":
+        if self.plan.steps[address].status == "run" and outcome.how != "not run":
             progress.finished(outcome)
 
 
@@ -161,7 +171,7 @@ def _task(step: Step, conductor: Conductor) -> Any:
 
     def run() -> Any:
         outcome = conductor.told[step.address] = conductor.work(step)
-        if outcome.how == "failed":
+        if outcome.how in ("failed", "died"):
             raise StageFailedError(outcome, step.call.title)
         name = "Completed" if outcome.how == "made" else "Cached"
         return Completed(name=name, message=f"{step.address} {outcome.how}")
@@ -220,15 +230,25 @@ def _settings(store: Store) -> None:
 
 @contextmanager
 def _first_start(store: Store) -> Iterator[Callable[[], None]]:
-    """One process at a time starts Prefect's server on this store: two would race in migrating its database."""
+    """One process at a time starts Prefect's server on this store: two would race in migrating its database.
+
+    The server is started with SIGINT blocked, which it inherits: Ctrl-C goes to every process in the foreground, and it
+    must live on to be told that its flow run was interrupted. Prefect ends it by SIGTERM.
+    """
     path = store.home / "prefect.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield lambda: fcntl.flock(file, fcntl.LOCK_UN)
-        finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+        def started() -> None:
             fcntl.flock(file, fcntl.LOCK_UN)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+        try:
+            yield started
+        finally:
+            started()
 
 
 def leave_artifacts(report: Report) -> None:

@@ -47,7 +47,7 @@ class Errand:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended: `made`, `taken` (another process had made it) or `failed`."""
+    """How a call ended: `made`, `taken` (another process had made it), `failed`, or `died` with its worker."""
 
     address: str
     how: str
@@ -216,15 +216,16 @@ class Pool:
 
     def __init__(self, store: Store, jobs: int):
         self.store, self.jobs, context = store, jobs, get_context("spawn")
-        self.events = context.Queue()
         threads = max(1, (os.cpu_count() or 1) // jobs)
-        given = (self.events, str(store.home), threads, os.getpid())
         environment = {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
             "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning",  # the last word when a worker is killed
         }
         os.environ.update(environment)  # before a worker imports torch
+        self.events = context.Queue()
+        given = (self.events, str(store.home), threads, os.getpid())
         self.executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given)
 
     def warm(self) -> None:
