@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 GAINS = {"truth": "truth_gain", "proxy": "proxy_gain"}
 WORDS = {"truth": "ground-truth gain", "proxy": "proxy gain"}
+PREMISES = {"less accurate": ("accuracy_on", -1), "more variance": ("variance", 1)}
+"""What a claim may assume of the first side beside the second: a measured number, and which way it must differ."""
 CHANCE = 0.05
 """A ladder holds only when its order is at most this likely by chance."""
 
@@ -85,8 +87,9 @@ def contrasts(
     and one of: `higher` and `lower` (reward models); `reward_model`, `policy_higher` and `policy_lower` (does it teach
     one policy better than another?); `ladder` (reward models: does the gain rise with the measured variance?). A pair
     holds when the interval of the paired difference is above 0; a ladder, when that of its highest variance less its
-    lowest is, and at most one in twenty orders drawn by chance would have as high a Spearman correlation. What
-    cannot be tested is said, and stops nothing.
+    lowest is, and at most one in twenty orders drawn by chance would have as high a Spearman correlation. What a pair
+    assumes (`assuming`, see `PREMISES`) is looked up among the measured means; a claim whose premise fails, or that
+    cannot be tested for another reason, says so, and stops nothing.
 
     Returns:
         Dictionaries with name, claim, policy, algorithm, gain, difference (`{"value", "low", "high"}` or None), seeds,
@@ -100,7 +103,7 @@ def contrasts(
         algorithms = [claim["algorithm"]] if claim["algorithm"] else _distinct(rows, "algorithm")
         for policy, algorithm in product(policies, algorithms):
             where = claim | {"policy": policy, "algorithm": algorithm}
-            verdict = _ladder(cells, rows, where, draws) if claim.get("ladder") else _pair(cells, where, draws)
+            verdict = _ladder(cells, rows, where, draws) if claim.get("ladder") else _pair(cells, rows, where, draws)
             judged.append({key: where[key] for key in ("name", "claim", "policy", "algorithm", "gain")} | verdict)
     return judged
 
@@ -109,7 +112,9 @@ def _distinct(rows: list[dict[str, Any]], key: str) -> list[str]:
     return list(dict.fromkeys(row[key] for row in rows))
 
 
-def _pair(cells: pd.DataFrame, claim: dict[str, Any], draws: int) -> dict[str, Any]:
+def _pair(
+    cells: pd.DataFrame, rows: list[dict[str, Any]], claim: dict[str, Any], draws: int
+) -> dict[str, Any]:  # fmt: skip
     """One reward model against another on a policy, or one policy against another under a reward model."""
     sides = [_side(claim, side) for side in ("higher", "lower")]
     numbers: dict[str, Any] = {"difference": None, "spearman": None, "chance": None, "seeds": 0, "holds": None}
@@ -122,10 +127,23 @@ def _pair(cells: pd.DataFrame, claim: dict[str, Any], draws: int) -> dict[str, A
     if not found.seeds:
         text = f"Not tested: no shared seed has a {gain} of both {names[0]} and {names[1]} ({algorithm})."
         return numbers | {"sentence": text}
-    text = f"{gain} of {names[0]} less that of {names[1]} ({algorithm}) is {found}."
-    holds = bool(found.estimate.low > 0)
-    numbers |= {"difference": found.estimate.json(), "seeds": found.seeds, "holds": holds}
-    return numbers | {"sentence": f"{_outcome(found.estimate)}: {text}"}
+    premises = [_premise(rows, sides, name) for name in claim.get("assuming") or ()]
+    text = f"{gain} of {names[0]} less that of {names[1]} ({algorithm}) is {found}"
+    text = "; ".join([text, *(said for said, _ in premises)])
+    numbers |= {"difference": found.estimate.json(), "seeds": found.seeds}
+    if not all(true for _, true in premises):
+        return numbers | {"sentence": f"Not tested, what it assumes is not so: {text}."}
+    return numbers | {"holds": bool(found.estimate.low > 0), "sentence": f"{_outcome(found.estimate)}: {text}."}
+
+
+def _premise(rows: list[dict[str, Any]], sides: list[dict[str, Any]], name: str) -> tuple[str, bool]:
+    """What was measured of both sides, in words, and whether it is as the claim assumes."""
+    number, way = PREMISES[name]
+    found = [next((row[number] for row in rows if side.items() <= row.items()), None) for side in sides]
+    if None in found:
+        return f"{number} is not known", False
+    first, second = (item["value"] for item in found if item)
+    return f"{number.removesuffix('_on')} {first:.2f} against {second:.2f}", way * (first - second) > 0
 
 
 def _side(claim: dict[str, Any], side: str) -> dict[str, Any]:

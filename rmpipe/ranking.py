@@ -23,14 +23,13 @@ if TYPE_CHECKING:
 __all__ = ["answer", "contrasts", "correlations", "ranks", "rows", "sentences", "table"]
 
 KEYS = ("policy", "algorithm", "reward_model")
-NUMBERS = (
+MEASURED = (
     "variance", "variance_raw", "accuracy_on", "accuracy_on_half", "accuracy_off", "covariance", "correlation",
-    "flat_share", "margin", "calibration_error", "proxy_gain", "truth_gain", "kl", "length_gain",
+    "flat_share", "margin", "calibration_error",
 )  # fmt: skip
-PROPERTIES = (
-    "variance", "variance_raw", "accuracy_on", "accuracy_off", "accuracy_mean", "variance_and_accuracy", "covariance",
-    "correlation", "flat_share",
-)  # fmt: skip
+NUMBERS = (*MEASURED, "proxy_gain", "truth_gain", "kl", "length_gain")
+PROPERTIES = (*MEASURED, "accuracy_mean", "variance_and_accuracy")
+"""What may go with a gain: all that is measured before RLHF, and the two means of 2503.15477's Table 2."""
 FEWEST_TRAINED = 4
 """Trained reward models below which a correlation over them alone is not shown."""
 
@@ -104,12 +103,14 @@ def _check(cells: pd.DataFrame) -> None:
 
 
 def ranks(rows: list[dict[str, Any]], cells: pd.DataFrame, draws: int = 2000) -> list[dict[str, Any]]:
-    """The rows in order, best teacher first within each policy and algorithm, with `rank` and `ranked_by`.
+    """The rows in order, best teacher first in each policy and algorithm, with `rank`, `ranked_by`, `not_told_from`.
 
     Ordered by the ground-truth gain; by the proxy gain where no ground truth is known. Walking down, a reward model
-    shares the rank of the leader above it unless the leader's paired advantage has an interval above 0 (Student's over
-    shared seeds; with one seed, bootstrap over its prompts); otherwise it leads the next rank. Ranks are those of a
-    competition: "1=", "1=", "3". Sharing a rank says "not told apart", not "equal". Unknown gain: "?".
+    joins the rank above it unless some member of that rank is told apart from it: a paired advantage whose interval is
+    above 0 (Student's over shared seeds; with one seed, bootstrap over its prompts). So no two of one rank are told
+    apart; one whose own gain is very uncertain may not be told apart from those of lower ranks either, and
+    `not_told_from` names these. Ranks are those of a competition: "1=", "1=", "3". Sharing a rank says "not told
+    apart", not "equal". Unknown gain: "?".
 
     Args:
         rows: of `rows`.
@@ -123,16 +124,20 @@ def ranks(rows: list[dict[str, Any]], cells: pd.DataFrame, draws: int = 2000) ->
         known = [row for row in mine if row[GAINS[gain]]]
         tied: list[list[dict[str, Any]]] = []
         for row in sorted(known, key=lambda row: -row[GAINS[gain]]["value"]):
-            if tied and not _apart(cells, tied[-1][0], row, gain, draws):
+            if tied and not any(_apart(cells, better, row, gain, draws) for better in tied[-1]):
                 tied[-1].append(row)
             else:
                 tied.append([row])
         place = 1
-        for group in tied:
+        for index, group in enumerate(tied):
             label = f"{place}=" if len(group) > 1 else str(place)
-            ordered += [row | {"rank": label, "ranked_by": gain} for row in group]
+            lower = [row for after in tied[index + 1 :] for row in after]
+            for row in group:
+                unsure = [other["reward_model"] for other in lower if not _apart(cells, row, other, gain, draws)]
+                ordered.append(row | {"rank": label, "ranked_by": gain, "not_told_from": unsure})
             place += len(group)
-        ordered += [row | {"rank": "?", "ranked_by": gain} for row in mine if not row[GAINS[gain]]]
+        unknown = [row for row in mine if not row[GAINS[gain]]]
+        ordered += [row | {"rank": "?", "ranked_by": gain, "not_told_from": []} for row in unknown]
     return ordered
 
 

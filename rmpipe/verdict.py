@@ -61,13 +61,21 @@ def _first(rows: list[dict[str, Any]]) -> str:
     if not leaders:
         return f"{where}: no gain is known, so nothing is ranked."
     top = f"{leaders[0]['reward_model']} ({WORDS[gain]} {_estimate(leaders[0][GAINS[gain]])})"
+    unsure = _listed(leaders[0]["not_told_from"])
     if len(leaders) > 1:
-        others = ", ".join(row["reward_model"] for row in leaders[1:])
-        return f"{where}: {top} is highest, but not told apart from {others}; take any of them, or run more seeds."
+        others = _listed([row["reward_model"] for row in leaders[1:]])
+        wide = f" (nor, so uncertain is its own gain, from {unsure})" if unsure else ""
+        advice = "take any of them, or run more seeds"
+        return f"{where}: {top} is highest, but not told apart from {others}{wide}; {advice}."
     if len(rows) == 1 or rows[1]["rank"] == "?":
         return f"{where}: {top} is the only reward model with a known gain, so there is nothing to choose between."
     best = "teaches best" if gain == "truth" else "raises its own reward most"
-    return f"{where}: {top} {best}, told apart from the next, {rows[1]['reward_model']}."
+    wide = f"; yet, so uncertain are their gains, not from {unsure}" if unsure else ""
+    return f"{where}: {top} {best}, told apart from the next, {rows[1]['reward_model']}{wide}."
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
 def _inflated(rows: list[dict[str, Any]]) -> list[str]:
@@ -152,7 +160,7 @@ def table(answer: dict[str, Any]) -> str:
     if any(not row["trained"] for row in answer["rows"]):
         notes[-1] += " * constructed, not trained."
     if any(row["rank"].endswith("=") for row in answer["rows"]):
-        notes[-1] += " = not told apart from the first of that rank."
+        notes[-1] += " = not told apart from the others of that rank."
     claims = [f"{item['name']}. {item['sentence']}" for item in answer.get("contrasts", ())]
     if claims:
         notes += ["", "Claimed beforehand:", *claims]

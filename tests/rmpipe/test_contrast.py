@@ -136,3 +136,21 @@ def test_a_ladder_whose_ends_seeds_cannot_tell_apart_does_not_hold():
     assert found["chance"] == pytest.approx(1 / 24)
     assert found["difference"]["value"] == pytest.approx(0.15)  # (0.4 - 0.1 + 0) / 2, and an interval as wide as luck
     assert found["holds"] is False
+
+
+def test_a_claim_is_tested_only_where_what_it_assumes_was_measured():
+    table = cells(weak_a=[0.3, 0.5, 0.7], weak_b=[0.2, 0.39, 0.61])
+    claim = {"higher": "a", "lower": "b", "assuming": ("less accurate", "more variance")}
+    table["variance"] = [0.9] * 3 + [0.1] * 3
+    for accuracies, holds, said in (
+        ([0.7] * 3 + [1.0] * 3, True, "Held: "),
+        ([1.0] * 3 + [0.7] * 3, None, "Not tested, what it assumes is not so: "),
+    ):
+        (found,) = judged(table.assign(accuracy_on=accuracies), **claim)
+        assert found["holds"] is holds
+        assert found["sentence"].startswith(said)
+        numbers = f"accuracy {accuracies[0]:.2f} against {accuracies[-1]:.2f}; variance 0.90 against 0.10."
+        assert found["sentence"].endswith(numbers)
+    (found,) = judged(table, **claim)
+    assert found["holds"] is None
+    assert "accuracy_on is not known" in found["sentence"]

@@ -97,6 +97,18 @@ def test_a_rank_is_shared_with_its_leader_not_passed_down_a_chain_of_neighbours(
     assert order(cells) == [("a", "1="), ("b", "1="), ("c", "3")]
 
 
+def test_an_uncertain_leader_lifts_nobody_whom_another_of_its_rank_beats():
+    # wild leads, and is told apart from none; but b is beaten by steady, every time
+    cells = over_seeds(wild=[1.2, 0.1, 0.3], steady=[0.30, 0.31, 0.32], b=[0.20, 0.21, 0.22])
+    ranked = ranking.ranks(ranking.rows(cells), cells)
+    assert [(row["reward_model"], row["rank"]) for row in ranked] == [("wild", "1="), ("steady", "1="), ("b", "3")]
+    assert [row["not_told_from"] for row in ranked] == [["b"], [], []]
+    (said, *_) = ranking.sentences(ranked, [])
+    assert said.endswith(
+        "but not told apart from steady (nor, so uncertain is its own gain, from b); take any of them, or run more seeds."
+    )
+
+
 def test_pairing_by_seed_tells_apart_what_two_wide_intervals_do_not():
     assert order(over_seeds(a=[0.11, 0.51, 0.91], b=[0.10, 0.50, 0.90])) == [("a", "1"), ("b", "2")]
 
