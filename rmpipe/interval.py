@@ -7,7 +7,7 @@ unit that it was drawn over. All are two-sided 95 % unless told otherwise, and n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,6 +86,31 @@ def bootstrap(
     random = np.random.default_rng(seed)
     resampled = [float(statistic(array[random.integers(len(array), size=len(array))])) for _ in range(draws)]
     return Estimate(value, *_percentiles(resampled, level))
+
+
+def clustered(
+    values: ArrayLike, clusters: Sequence[Any], statistic: Callable[[NDArray[np.float64]], Any] = np.mean, *,
+    seed: int = 0, draws: int = 2000, level: float = LEVEL,
+) -> Estimate:  # fmt: skip
+    """As `bootstrap`, with rows of one cluster (pairs of one prompt) drawn together, for they are not independent.
+
+    Args:
+        values: `(rows,)` or `(rows, columns)`.
+        clusters: `(rows,)`, what each row belongs to.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    members: dict[Any, list[int]] = {}
+    for row, cluster in enumerate(clusters):
+        members.setdefault(cluster, []).append(row)
+    if len(members) == len(array):
+        return bootstrap(array, statistic, seed=seed, draws=draws, level=level)
+    groups = [np.array(rows) for rows in members.values()]
+    places = np.arange(len(groups), dtype=np.float64)
+
+    def gathered(drawn: NDArray[np.float64]) -> Any:
+        return statistic(array[np.concatenate([groups[int(place)] for place in drawn])])
+
+    return bootstrap(places, gathered, seed=seed, draws=draws, level=level)
 
 
 def t_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:

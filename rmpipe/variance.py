@@ -65,9 +65,26 @@ def whiten(rewards: ArrayLike) -> NDArray[np.float64]:
     return (array - array.mean()) / array.std(ddof=1)
 
 
-def shift_and_scale(
-    rewards: ArrayLike, scaled: ArrayLike | None = None, factor: float = 0.001
-) -> tuple[float, float]:  # fmt: skip
+def whitened_mean(moments: ArrayLike, samples: int) -> float:
+    """The mean over prompts of a whitened variance or covariance, from each prompt's moments alone.
+
+    What `reward_variance(whiten(rewards)).mean()` gives, for any resample of prompts: the spread that whitens is that
+    of the resample, so that an interval has its luck too.
+
+    Args:
+        moments: `(prompts, 5)`: the variance or covariance within a prompt, then variance and mean of the one side, and
+            of the other (the same side twice for a variance).
+        samples: how many of each prompt.
+    """
+    within, *sides = np.asarray(moments, dtype=np.float64).T
+    scale = 1.0
+    for variances, means in (sides[:2], sides[2:]):
+        spread = (samples - 1) * variances.sum() + samples * ((means - means.mean()) ** 2).sum()
+        scale *= spread / (samples * len(within) - 1)
+    return float(within.mean() / np.sqrt(scale)) if scale > 0 else 0.0
+
+
+def shift_and_scale(rewards: ArrayLike) -> tuple[float, float]:
     """What RLHF makes of a reward, `(reward + shift) * scale`, from the rewards of the initial policy.
 
     shift = -mean, scale = 1 / sqrt(variance + 1e-8), over all prompts and samples (2503.15477, section 4.1). The small
@@ -75,27 +92,13 @@ def shift_and_scale(
 
     Args:
         rewards: `(prompts, samples)`, reward units.
-        scaled: `(prompts,)`, true for prompts whose rewards are multiplied by `factor` first (see `scaled_rows`).
-        factor: for the perfectly accurate reward model of low variance, 0.001.
 
     Returns:
         shift in reward units, and scale in 1 / reward units.
     """
     array = matrix(rewards, samples=1)
-    if scaled is not None:
-        array = array * np.where(np.asarray(scaled, dtype=bool), factor, 1.0)[:, None]
     variance = array.var(ddof=1) if array.size > 1 else 0.0
     return float(-array.mean()), float(1 / np.sqrt(variance + 1e-8))
-
-
-def scaled_rows(prompts: int, fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Which prompts get their reward scaled down: `(prompts,)`, int(fraction * prompts) of them drawn by the seed.
-
-    So 2503.15477 makes a perfectly accurate reward model of low variance: the ground truth, with half the prompts.
-    """
-    rows = np.zeros(prompts, dtype=bool)
-    rows[np.random.RandomState(seed).permutation(prompts)[: int(fraction * prompts)]] = True
-    return rows
 
 
 def quartiles(values: ArrayLike) -> dict[str, float]:

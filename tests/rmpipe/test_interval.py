@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rmpipe.interval import Estimate, bootstrap, bootstrap_correlation, paired_t, t_interval
+from rmpipe.interval import Estimate, bootstrap, bootstrap_correlation, clustered, paired_t, t_interval
 
 
 def test_json_holds_null_where_something_is_not_known_and_never_nan():
@@ -93,3 +93,13 @@ def test_two_units_a_constant_and_a_perfect_line_are_not_dressed_up():
 def test_an_unknown_kind_of_correlation_is_refused():
     with pytest.raises(ValueError, match="expected 'pearson' or 'spearman', got 'kendall'"):
         bootstrap_correlation([1, 2, 3], [1, 3, 2], "kendall")
+
+
+def test_pairs_of_one_prompt_are_drawn_together():
+    # ten prompts, each asked five times with one outcome: ten units, not fifty
+    once = np.array([0.0, 1, 1, 0, 1, 0, 0, 1, 1, 1])
+    names = [f"prompt {index}" for index in range(10)]
+    five = clustered(np.repeat(once, 5), np.repeat(names, 5))
+    assert five == bootstrap(once)
+    assert clustered(once, names) == bootstrap(once)
+    assert five.high - five.low > 1.5 * (bootstrap(np.repeat(once, 5)).high - bootstrap(np.repeat(once, 5)).low)

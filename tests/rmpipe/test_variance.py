@@ -59,14 +59,10 @@ def test_shift_and_scale_are_those_of_the_published_policy_gradient():
 
 def test_shift_and_scale_are_taken_after_the_chosen_prompts_were_scaled_down():
     prompts, scaled = [3, 7, 1, 9, 4, 12], [7, 9, 12]
-    shift, scale = variance.shift_and_scale(REWARDS, np.isin(prompts, scaled), factor=0.001)
+    factors = np.where(np.isin(prompts, scaled), 0.001, 1.0)
+    shift, scale = variance.shift_and_scale(np.array(REWARDS) * factors[:, None])
     assert shift == pytest.approx(0.044360000640153885, abs=1e-4)
     assert scale == pytest.approx(0.7652927041053772, abs=1e-4)
-
-
-def test_the_scaled_prompts_are_those_that_the_published_seed_draws():
-    rows = variance.scaled_rows(11, fraction=0.5, seed=8122)
-    assert np.flatnonzero(rows).tolist() == [2, 3, 4, 6, 7]
 
 
 def test_the_median_of_four_is_the_lower_middle_value():
@@ -77,6 +73,23 @@ def test_a_prompt_is_flat_under_the_threshold_or_without_any_spread():
     rewards = [[0.1, 0.1, 0.1], [0, 0.01, 0.02], [0, 1, 2]]
     assert variance.flat(rewards, 0.05).tolist() == [True, True, False]
     assert variance.flat_share(rewards, 0) == pytest.approx(1 / 3)
+
+
+def test_the_mean_of_the_whitened_can_be_had_from_each_prompt_s_moments_for_any_resample():
+    rewards, truth = np.array(REWARDS), np.array(REWARDS)[::-1] ** 2
+    for rows in (slice(None), [0, 0, 2, 4, 4, 5]):
+        left, right = rewards[rows], truth[rows]
+        sides = [(variance.reward_variance(side), side.mean(axis=1)) for side in (left, right)]
+        moments = np.stack([sides[0][0], *sides[0], *sides[0]], axis=1)
+        expected = variance.reward_variance(variance.whiten(left)).mean()
+        assert variance.whitened_mean(moments, 10) == pytest.approx(expected)
+        moments = np.stack([variance.covariance(left, right), *sides[0], *sides[1]], axis=1)
+        expected = variance.covariance(variance.whiten(left), variance.whiten(right)).mean()
+        assert variance.whitened_mean(moments, 10) == pytest.approx(expected)
+
+
+def test_a_constant_reward_has_no_whitened_mean():
+    assert variance.whitened_mean(np.zeros((4, 5)), 3) == 0
 
 
 def test_covariance_with_itself_is_the_variance():
