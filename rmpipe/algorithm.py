@@ -204,12 +204,18 @@ def align(
         prompts: what it is asked while it learns.
         reward: prompts and responses to (n,) rewards, as they shall be felt.
         evaluate: called with model, tokenizer and step at `config.looks()`; the training's random numbers are kept.
+
+    Raises:
+        StudyError: fewer distinct prompts than one step takes; the trainer would do no step at all, silently.
     """
     from datasets import Dataset
 
     trainer_class, arguments_class, special = config.trainer()
     _, tokenizer = _load(policy, model=False)
     rendered = {render(tokenizer, prompt): prompt for prompt in prompts}
+    if len(rendered) < config.prompts_per_step:
+        told = f"{config.prompts_per_step} prompts a step, and the policy split has {len(rendered)} distinct ones"
+        raise StudyError(f"algorithms: prompts_per_step: {told}; lower it, or raise dataset.policy_fraction")
     more: dict[str, Any] = {
         "beta": config.kl_coefficient, "num_generations": config.samples_per_prompt, "temperature": config.temperature,
         "top_k": config.top_k, "top_p": config.top_p, "max_completion_length": config.max_new_tokens,
@@ -287,7 +293,8 @@ def _arguments(
         learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.schedule,
         warmup_steps=optimiser.warmup_steps, weight_decay=optimiser.weight_decay,
         optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
-        bf16=False, use_cpu=not cuda, gradient_checkpointing=False, save_strategy="no", save_only_model=False,
+        bf16=False, use_cpu=not cuda, gradient_checkpointing=False,
+        save_strategy="no", save_only_model=False, save_total_limit=2,
         logging_steps=max(1, config.steps // 20), report_to="none", disable_tqdm=True, dataloader_pin_memory=cuda,
         **more,
     )  # fmt: skip
@@ -296,7 +303,13 @@ def _arguments(
 def _run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> None:
     trainer.add_callback(_telling(config, log))
     trainer.remove_callback(_printer())
-    trainer.train(resume_from_checkpoint=_last_whole(log.scratch / "trainer"))
+    resumed = _last_whole(log.scratch / "trainer")
+    if resumed:
+        step = int(Path(resumed).name.split("-")[1])
+        log.metrics({"resumed_from": step}, step)
+    trainer.train(resume_from_checkpoint=resumed)
+    if trainer.state.global_step < config.steps:
+        raise RuntimeError(f"the trainer ended after {trainer.state.global_step} of {config.steps} steps")
     trainer.model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
 

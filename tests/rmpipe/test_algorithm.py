@@ -138,7 +138,14 @@ def test_a_seed_decides_the_weights_and_a_killed_run_ends_in_the_same(kind: str,
     resumed = Log(killed.scratch)
     train(kind, base, tmp_path / "again", resumed, checkpoint_seconds=0)
     assert resumed.done == [(3, 4), (4, 4)]
+    assert resumed.points[0] == (2, {"resumed_from": 2})
     assert same(tmp_path / "one", tmp_path / "again")
+
+
+def test_no_more_than_two_checkpoints_lie_about(base: Path, tmp_path: Path):
+    log = new_log(tmp_path)
+    train("finetune", base, tmp_path / "out", log, checkpoint_seconds=0)
+    assert sorted(path.name for path in log.scratch.glob("trainer/checkpoint-*")) == ["checkpoint-2", "checkpoint-3"]
 
 
 def test_a_checkpoint_that_was_half_written_is_passed_over(base: Path, tmp_path: Path):
@@ -304,6 +311,12 @@ def test_the_reward_is_asked_with_the_prompts_given_and_the_texts_written(base: 
         assert text == "".join(f" {word}" for word in text.split())  # its leading space kept
         assert set(text.split()) <= words  # and no special token shown
         assert len(text.split()) <= 4
+
+
+def test_fewer_prompts_than_a_step_takes_are_refused_for_a_trainer_would_do_no_step(base: Path, tmp_path: Path):
+    config = Rloo(steps=2, optimiser=OPTIMISER, **SHORT)
+    with pytest.raises(StudyError, match=r"prompts_per_step: 3 prompts a step, .* has 2 distinct ones; lower it"):
+        align(base, ["a", "b", "a"], distinct_words, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
 
 
 @pytest.mark.parametrize("kind", [Rloo, Grpo])
