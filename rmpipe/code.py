@@ -1,7 +1,8 @@
 """What a stage's code is: its function and every function, class and constant of ours that it reaches.
 
 Each definition is digested as its syntax tree without comments, docstrings and layout, so that only a change of what is
-computed moves a digest. Nothing is imported: files are read and parsed.
+computed moves a digest; a file beside the module that it names (`"page.html"`) counts too. Nothing is imported: files
+are read and parsed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 OURS = ("rmpipe", "tasks", "flows")
-OVERSEERS = {"rmpipe.artifact", "rmpipe.store", "rmpipe.config", "rmpipe.code", "rmpipe.lineage", "tasks.stage"}
+OVERSEERS = {
+    "rmpipe.store",
+    "rmpipe.config",
+    "rmpipe.code",
+    "rmpipe.lineage",
+    "rmpipe.artifact.Artifact",
+    "tasks.stage",
+}
+"""Modules, and single definitions, of the mechanism: they move bytes, and make none."""
 
 
 def code_key(*roots: str) -> dict[str, str]:
@@ -23,14 +32,14 @@ def code_key(*roots: str) -> dict[str, str]:
         roots: dotted names, `tasks.measure.measure`.
 
     A class reaches its subclasses in the same file too: kinds are found by name at run time, where no reader of the
-    source can follow. The mechanism itself (store, records, tracking) is left out: it moves bytes, it makes none.
+    source can follow. The mechanism itself (store, records, tracking) is left out.
     """
     found: dict[str, str] = {}
     queue = list(roots)
     while queue:
         name = queue.pop()
         module, _, definition = name.rpartition(".")
-        if name in found or module in OVERSEERS or not module:
+        if name in found or {name, module} & OVERSEERS or not module:
             continue
         node = _definitions(module).get(definition)
         if node is not None:
@@ -71,13 +80,27 @@ def _definitions(module: str) -> dict[str, ast.stmt]:
 @cache
 def _digest(module: str, definition: str) -> str:
     node = ast.parse(ast.unparse(_definitions(module)[definition]))
+    whole = hashlib.sha256()
+    for file in _files(module, node):
+        whole.update(file.read_bytes())
     for part in ast.walk(node):
         if (
             isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
             and ast.get_docstring(part) is not None
         ):
             part.body = part.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(node).encode()).hexdigest()[:12]
+    whole.update(ast.dump(node).encode())
+    return whole.hexdigest()[:12]
+
+
+def _files(module: str, node: ast.AST) -> list[Path]:
+    """Files beside a module that a definition names in a text, such as a page's template."""
+    spec = find_spec(module)
+    folder = Path(spec.origin or "").parent if spec else Path()
+    names = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
+    return [
+        folder / name for name in sorted(names) if Path(name).suffix in (".html", ".json") and (folder / name).is_file()
+    ]
 
 
 @cache

@@ -129,6 +129,8 @@ def test_a_class_reaches_its_methods_names_and_its_heirs(write: Write):
 def test_the_mechanism_is_left_out(write: Write, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(code, "OVERSEERS", {"shop.tools"})
     assert reached("work.work") == {"work.work", "work.LIMIT"}
+    monkeypatch.setattr(code, "OVERSEERS", {"shop.tools.half"})
+    assert reached("work.work") == {"work.work", "work.LIMIT", "tools.double"}
 
 
 def test_calls_in_a_ring_come_to_an_end(write: Write):
@@ -188,4 +190,27 @@ def test_a_stage_of_ours_reaches_what_it_computes_with_and_none_of_the_mechanism
     code_key_of_score = code_key("tasks.score.score")
     assert {"tasks.score.score", "rmpipe.scoring.SequenceScorer", "rmpipe.text.encode"} <= set(code_key_of_score)
     modules = {name.rpartition(".")[0] for name in code_key_of_score}
-    assert not modules & {"rmpipe.store", "rmpipe.artifact", "rmpipe.lineage", "rmpipe.config", "tasks.stage"}
+    assert not modules & {"rmpipe.store", "rmpipe.lineage", "rmpipe.config", "tasks.stage"}
+
+
+def test_how_an_artifact_reads_its_rows_is_computing_and_how_it_is_found_is_not():
+    reached = set(code_key("tasks.score.score"))
+    assert {"rmpipe.artifact.Rollouts", "rmpipe.artifact.Preferences"} <= reached
+    assert "rmpipe.artifact.Artifact" not in reached
+
+
+def test_a_file_that_is_named_beside_the_module_counts(write: Write, tmp_path: Path):
+    write(work='def work():\n    return open("page.html").read()\n')
+    before = code_key("shop.work.work")
+    (tmp_path / "shop" / "page.html").write_text("<p>one</p>")
+    write()
+    one = code_key("shop.work.work")
+    (tmp_path / "shop" / "page.html").write_text("<p>two</p>")
+    write()
+    assert len({digests["shop.work.work"] for digests in (before, one, code_key("shop.work.work"))}) == 3
+
+
+def test_the_page_s_template_is_part_of_what_a_report_is_made_by():
+    assert "rmpipe.page._template" in code_key("tasks.report.report")
+    (file,) = code._files("rmpipe.page", code._definitions("rmpipe.page")["_template"])
+    assert file.name == "page.html"
