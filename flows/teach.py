@@ -37,7 +37,7 @@ def teach(study: Study) -> Report:
         for cell in study.cells():
             if cell.seed == seed:
                 kind = study.reward_models[cell.reward_model]
-                about = {"kind": kind.kind, "trained": kind.trained, "constructed": kind.constructed}
+                about = {"kind": kind.kind, "trained": not kind.constructed}
                 cells.append({**vars(cell), **about})
                 measurements.append(branch.measurement(cell.policy, cell.reward_model))
                 policies.append(branch.aligned(cell.policy, cell.reward_model, cell.algorithm))

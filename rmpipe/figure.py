@@ -141,7 +141,7 @@ def forest(
         axes.plot(number["value"], place, marker="o", color=PALETTE[0], markersize=5)
     axes.axvline(0, color=INK, linewidth=0.6)
     axes.set_yticks(range(len(known)), [label for label, _ in known])
-    axes.invert_yaxis()
+    axes.set_ylim(len(known) - 0.4, -0.6)
     axes.set_xlabel(xlabel)
     if limits:
         axes.set_xlim(*limits)

@@ -19,9 +19,23 @@ COLUMNS = {
 }  # fmt: skip
 """What the tables show, and how they call it."""
 PROPERTIES = {
-    "variance": "variance", "accuracy_on": "accuracy, on policy", "accuracy_off": "accuracy, off policy",
-    "variance_and_accuracy": "variance and accuracy", "covariance": "covariance", "flat_share": "share of flat prompts",
+    "variance": "variance", "variance_raw": "variance, raw", "accuracy_on": "accuracy, on policy",
+    "accuracy_on_half": "the same, ties half", "accuracy_off": "accuracy, off policy",
+    "accuracy_mean": "both accuracies", "variance_and_accuracy": "variance and accuracy", "covariance": "covariance",
+    "correlation": "correlation", "flat_share": "share of flat prompts", "margin": "margin, off policy",
+    "calibration_error": "calibration error",
 }  # fmt: skip
+CURVES = {
+    ("steps", "truth"): "What people want, while the policy is trained: steeper teaches faster, falling is harm.",
+    ("steps", "proxy"): "What the reward model itself gives: it rises under good and bad teachers alike.",
+    ("kl", "truth"): "The same gain for the distance gone: higher at one KL is more efficient.",
+    ("kl", "proxy"): "The reward model's own reward for the distance gone.",
+}
+PLANES = {
+    "accuracy_on": "If accuracy chose the teacher, discs would grow to the right; if variance did, upwards.",
+    "accuracy_off": "The same with the accuracy that benchmarks report, on the data set's own pairs.",
+}
+SPREAD = "Prompts at 0 teach nothing under that reward model."
 
 
 def render(answer: dict[str, Any]) -> str:
@@ -70,10 +84,8 @@ def _group(
         ]
 
     rows, curves = mine("rows"), mine("curves")
-    drawn = [
-        figure.curve(curves, ink, trained, x, y) for x, y in (("steps", "truth"), ("steps", "proxy"), ("kl", "truth"))
-    ]
-    planes = [figure.plane(rows, ink, name) for name in ("accuracy_on", "accuracy_off")]
+    drawn = [(figure.curve(curves, ink, trained, x, y), caption) for (x, y), caption in CURVES.items()]
+    planes = [(figure.plane(rows, ink, name), caption) for name, caption in PLANES.items()]
     spread = figure.spread({item["reward_model"]: item["values"] for item in mine("variance_per_prompt")}, ink)
     shown = [name for name in COLUMNS if any(row[name] for row in rows)]
     controls: dict[str, Any] = next((item for item in answer["controls"] if item["policy"] == policy), {})
@@ -84,13 +96,24 @@ def _group(
         "shown": shown,
         "lead": [text for text in answer["sentences"] if text.startswith(f"{policy}, {algorithm}:")],
         "controls": {name: value for name, value in controls.items() if name != "policy"},
-        "figures": [svg for svg in (*planes, *drawn, spread) if svg],
-        "correlations": _correlations(mine("correlations")),
+        "figures": [(svg, caption) for svg, caption in (*planes, *drawn, (spread, SPREAD)) if svg],
+        "correlations": _forests(mine("correlations")),
+        "correlated": _correlated(mine("correlations")),
         "samples": mine("samples"),
     }
 
 
-def _correlations(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _correlated(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A line for every property and set of reward models: Pearson and Spearman with both gains."""
+    lines: dict[tuple[str, str], dict[str, Any]] = {}
+    for item in items:
+        line = lines.setdefault((item["over"], item["property"]), {"n": item["n"], "over": item["over"]})
+        line["property"] = PROPERTIES[item["property"]]
+        line |= {f"{item['gain']}_{kind}": item[kind] for kind in ("pearson", "spearman")}
+    return list(lines.values())
+
+
+def _forests(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Forests of Spearman correlations: over all and over the trained, with either gain."""
     found = []
     for over in ("all", "trained"):

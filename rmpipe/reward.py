@@ -43,12 +43,11 @@ class Kind(Registry, Config, key="kind", group="rmpipe.reward_models"):
     """A reward model as a study describes it.
 
     Attributes:
-        trained: its weights are trained by us.
-        constructed: made from the ground truth or out of other reward models; reports tell these apart.
+        constructed: made from the ground truth or out of other reward models, not trained on data by anybody; reports
+            tell these apart.
     """
 
     kind: str
-    trained: ClassVar[bool] = False
     constructed: ClassVar[bool] = False
 
     @property
@@ -85,7 +84,6 @@ class Explicit(Kind):
     """A linear head on a language model, trained here on preference pairs (Bradley-Terry)."""
 
     kind: Literal["explicit"] = "explicit"
-    trained: ClassVar[bool] = True
     base: Annotated[str, Runtime]
     """The policy it starts from."""
     on_policy: float = Field(0.0, ge=0, le=1)

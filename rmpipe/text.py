@@ -36,6 +36,11 @@ def render(tokenizer: Tokenizer, prompt: Text) -> str:
     )
 
 
+def readable(prompt: Any) -> str:
+    """A prompt as a person reads it, whichever form it has: `role: content` lines for messages."""
+    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
 def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, end: bool = True) -> list[int]:
     """Ids of a prompt, or of a prompt with a response.
 

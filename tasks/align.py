@@ -12,13 +12,14 @@ from rmpipe.algorithm import align as aligned
 from rmpipe.artifact import Policy, Preferences, RewardModel, Scores, Weights
 from rmpipe.reward import Scorer
 from rmpipe.study import Evaluation, Sampling
+from rmpipe.text import readable
 from rmpipe.variance import shift_and_scale
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=2)
 def align(
     config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel,
     scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Preferences, seed: int,
@@ -94,7 +95,7 @@ class Examiner:
         return numbers
 
     def write(self, out: Path) -> Policy:
-        """Leave the curve, and prompt by prompt the first and last texts and the gains, in standard deviations."""
+        """Leave the curve, the texts of every look, and prompt by prompt the gains, in standard deviations."""
         import numpy as np
         import pandas as pd
 
@@ -105,6 +106,12 @@ class Examiner:
         rewards = {f"{name}_{when}": np.array(look[name])[:, 0] for name in self.rewards for when, look in ends}
         texts = {"prompt": self.prompts, "before": first["texts"], "after": last["texts"]}
         curve = [{"step": look["step"], **look["numbers"]} for look in looks]
+        written = [
+            {"step": look["step"], "prompt": readable(prompt), "response": text}
+            | {name: look[name][index][0] for name in self.rewards}
+            for look in looks for index, (prompt, text) in enumerate(zip(self.prompts, look["texts"], strict=True))
+        ]  # fmt: skip
+        pd.DataFrame(written).to_parquet(out / "texts.parquet", index=False)
         pd.DataFrame(curve).to_parquet(out / "curve.parquet", index=False)
         pd.DataFrame({**texts, **rewards, **gains}).to_parquet(out / "prompts.parquet", index=False)
         means = {name: float(values.mean()) for name, values in gains.items()}

@@ -8,6 +8,7 @@ from typing import Any
 
 from rmpipe import ranking
 from rmpipe.artifact import Measurement, Policy, Ranking
+from rmpipe.text import readable
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -99,11 +100,7 @@ def _samples(cell: dict[str, Any], policy: Policy, seed: int) -> list[dict[str, 
     table = policy.samples().head(2)
     names = {key: cell[key] for key in ("policy", "algorithm", "reward_model")}
     rows = json.loads(table.drop(columns=[name for name in table if name.endswith("_gain")]).to_json(orient="records"))
-    return [names | row | {"prompt": _text(row["prompt"])} for row in rows]
-
-
-def _text(prompt: Any) -> str:
-    return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+    return [names | row | {"prompt": readable(row["prompt"])} for row in rows]
 
 
 def _address(

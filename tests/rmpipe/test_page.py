@@ -85,7 +85,7 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(answer):
 
 def test_every_figure_says_in_words_what_it_shows(answer):
     figures = [attributes for tag, attributes in Page(page.render(answer)).tags if tag == "svg"]
-    assert len(figures) == 6 + 1 + 2  # two planes, three curves, a spread; one claim; correlations with either gain
+    assert len(figures) == 7 + 1 + 2  # two planes, four curves, a spread; one claim; correlations with either gain
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     assert (
         "Accuracy against variance; the area of a disc is its ground-truth gain: truth 0.52" in figures[1]["aria-label"]
