@@ -2,18 +2,24 @@
 
 Each definition is digested as its syntax tree without comments, docstrings and layout, so that only a change of what is
 computed moves a digest; a file beside the module that it names (`"page.html"`) counts too. Nothing is imported: files
-are read and parsed.
+are read and parsed, and what was found is kept in a file (`remembered`) for as long as none of ours is written again.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 OURS = ("rmpipe", "tasks", "flows")
+NAMED = (".html", ".json")
+"""Endings of files that count with the definition that names them."""
 OVERSEERS = {
     "rmpipe.store",
     "rmpipe.config",
@@ -34,6 +40,42 @@ def code_key(*roots: str) -> dict[str, str]:
     A class reaches its subclasses in the same file too: kinds are found by name at run time, where no reader of the
     source can follow. The mechanism itself (store, records, tracking) is left out.
     """
+    key = " ".join(roots)
+    if key not in _known:
+        _known[key] = _code_key(roots)
+    return _known[key]
+
+
+_known: dict[str, dict[str, str]] = {}
+
+
+@contextmanager
+def remembered(file: Path) -> Iterator[None]:
+    """Inside, digests found by an earlier process are taken from a file, and new ones are added to it afterwards.
+
+    The file holds for one state of our packages: sizes and times of writing of all their files.
+    """
+    state, before = _state(), dict[str, dict[str, str]]()
+    with suppress(OSError, ValueError, KeyError):  # never kept, or half-written by somebody who died
+        told = json.loads(file.read_text())
+        before = told["digests"] if told["state"] == state else {}
+    _known.update(before)
+    yield
+    if _known != before and file.parent.exists():
+        with suppress(OSError):  # a store that may only be read
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            part.write_text(json.dumps({"state": state, "digests": _known}))
+            part.replace(file)
+
+
+def _state() -> str:
+    folders = {Path(spec.origin).parent for name in OURS if (spec := find_spec(name)) and spec.origin}
+    files = sorted(file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", *NAMED))
+    stats = [(str(file), (stat := file.stat()).st_size, stat.st_mtime_ns) for file in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest()
+
+
+def _code_key(roots: tuple[str, ...]) -> dict[str, str]:
     found: dict[str, str] = {}
     queue = list(roots)
     while queue:
@@ -55,13 +97,18 @@ def changed(before: dict[str, str], now: dict[str, str]) -> list[str]:
 
 @cache
 def _tree(module: str) -> ast.Module | None:
+    """The syntax tree of a module, without docstrings."""
     try:
         spec = find_spec(module)
     except (ImportError, ValueError):
         return None
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
-    return ast.parse(Path(spec.origin).read_text())
+    tree = ast.parse(Path(spec.origin).read_text())
+    for part in ast.walk(tree):
+        if isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef) and ast.get_docstring(part, False):
+            part.body = part.body[1:] or [ast.Pass()]
+    return tree
 
 
 @cache
@@ -79,16 +126,9 @@ def _definitions(module: str) -> dict[str, ast.stmt]:
 
 @cache
 def _digest(module: str, definition: str) -> str:
-    node = ast.parse(ast.unparse(_definitions(module)[definition]))
-    whole = hashlib.sha256()
+    node, whole = _definitions(module)[definition], hashlib.sha256()
     for file in _files(module, node):
         whole.update(file.read_bytes())
-    for part in ast.walk(node):
-        if (
-            isinstance(part, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(part) is not None
-        ):
-            part.body = part.body[1:] or [ast.Pass()]
     whole.update(ast.dump(node).encode())
     return whole.hexdigest()[:12]
 
@@ -98,16 +138,14 @@ def _files(module: str, node: ast.AST) -> list[Path]:
     spec = find_spec(module)
     folder = Path(spec.origin or "").parent if spec else Path()
     names = {part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)}
-    return [
-        folder / name for name in sorted(names) if Path(name).suffix in (".html", ".json") and (folder / name).is_file()
-    ]
+    return [folder / name for name in sorted(names) if name.endswith(NAMED) and (folder / name).is_file()]
 
 
 @cache
 def _reached(module: str, definition: str) -> tuple[str, ...]:
     """Dotted names of ours that one definition mentions."""
     node = _definitions(module)[definition]
-    names = _imports(module, _tree(module)) | _imports(module, node)
+    names = _imports(module) | _imported(node)
     names |= {name: f"{module}.{name}" for name in _definitions(module)}
     reached = {_dotted(part, names) for part in ast.walk(node) if isinstance(part, ast.Name | ast.Attribute)}
     if isinstance(node, ast.ClassDef):
@@ -118,10 +156,16 @@ def _reached(module: str, definition: str) -> tuple[str, ...]:
     return tuple(sorted(name for name in reached if name and name.split(".")[0] in OURS))
 
 
-def _imports(module: str, tree: ast.AST | None) -> dict[str, str]:
+@cache
+def _imports(module: str) -> dict[str, str]:
+    tree = _tree(module)
+    return _imported(tree) if tree else {}
+
+
+def _imported(tree: ast.AST) -> dict[str, str]:
     """Local name -> dotted name, of what is imported anywhere inside from our packages."""
     names: dict[str, str] = {}
-    for node in ast.walk(tree) if tree else []:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {item.asname or item.name: item.name for item in node.names if item.name.split(".")[0] in OURS}
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in OURS:
@@ -142,8 +186,13 @@ def _home(name: str) -> str:
 
 
 def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
-    text = ast.unparse(node)
-    head, _, rest = text.partition(".")
+    parts: list[str] = []
+    while isinstance(node, ast.Attribute):
+        parts, node = [node.attr, *parts], node.value
+    if not isinstance(node, ast.Name):
+        return None  # an attribute of what a call gives, say; its parts are looked at by themselves
+    head, rest = node.id, ".".join(parts)
+    text = f"{head}.{rest}" if rest else head
     if text in names:
         return names[text]
     for known in (text[: text.rfind(".")], head):  # `rmpipe.variance.whiten`, or an alias of the module

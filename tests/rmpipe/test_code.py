@@ -57,8 +57,9 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     (tmp_path / "shop" / "__init__.py").write_text("from shop.tools import double\n")
 
     def forget() -> None:
-        for memo in (code._tree, code._definitions, code._digest, code._reached):
+        for memo in (code._tree, code._definitions, code._digest, code._reached, code._imports):
             memo.cache_clear()
+        code._known.clear()
         for name in [name for name in sys.modules if name.split(".")[0] == "shop"]:
             del sys.modules[name]
 
@@ -129,6 +130,7 @@ def test_a_class_reaches_its_methods_names_and_its_heirs(write: Write):
 def test_the_mechanism_is_left_out(write: Write, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(code, "OVERSEERS", {"shop.tools"})
     assert reached("work.work") == {"work.work", "work.LIMIT"}
+    code._known.clear()
     monkeypatch.setattr(code, "OVERSEERS", {"shop.tools.half"})
     assert reached("work.work") == {"work.work", "work.LIMIT", "tools.double"}
 
@@ -214,3 +216,26 @@ def test_the_page_s_template_is_part_of_what_a_report_is_made_by():
     assert "rmpipe.page._template" in code_key("tasks.report.report")
     (file,) = code._files("rmpipe.page", code._definitions("rmpipe.page")["_template"])
     assert file.name == "page.html"
+
+
+# -- what is kept -----------------------------------------------------------------------------------------------------
+
+
+def test_digests_are_kept_for_the_next_process_until_a_file_of_ours_is_written(write: Write, tmp_path: Path):
+    file = tmp_path / "code.json"
+    with code.remembered(file):
+        before = code_key("shop.work.work")
+    code._known.clear()
+    with code.remembered(file):
+        assert code._known == {"shop.work.work": before}
+    write(tools=TOOLS.replace("return x / 2", "return x // 2"))
+    with code.remembered(file):
+        assert code._known == {}
+        assert changed(before, code_key("shop.work.work")) == ["shop.tools.half"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"state": 1, "digests"'])
+def test_a_file_that_cannot_be_used_is_passed_over(write: Write, tmp_path: Path, text: str):
+    (tmp_path / "code.json").write_text(text)
+    with code.remembered(tmp_path / "code.json"):
+        assert reached("work.alone") == {"work.alone"}
