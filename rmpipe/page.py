@@ -35,6 +35,10 @@ PLANES = {
     "accuracy_on": "If accuracy chose the teacher, discs would grow to the right; if variance did, upwards.",
     "accuracy_off": "The same with the accuracy that benchmarks report, on the data set's own pairs.",
 }
+CONTROLS = {
+    "on": "on policy (a tie is right only where the ground truth ties too)",
+    "off": "off policy (a tie earns one half)",
+}
 SPREAD = "Prompts at 0 teach nothing under that reward model."
 
 
@@ -54,6 +58,7 @@ def render(answer: dict[str, Any]) -> str:
         ink=ink,
         trained=trained,
         columns=COLUMNS,
+        controls=CONTROLS,
         warning=NO_TRUTH if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else "",
         claims=_claims(answer["contrasts"]),
         addresses=_addresses(answer["rows"]),

@@ -6,8 +6,6 @@ another study and changes only what is said; `--set a.b=c` does the same from th
 
 from __future__ import annotations
 
-import os
-import tomllib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +15,20 @@ from pydantic import Field, SerializeAsAny, ValidationError
 
 from rmpipe.algorithm import Algorithm, Finetuning
 from rmpipe.config import Config, Registry, Runtime, StudyError, explain, nearest
+from rmpipe.dataset import Dataset
+from rmpipe.demonstration import Demonstrations
 from rmpipe.policy import check_folder
-from rmpipe.preference import Dataset, check
-from rmpipe.reward import Kind
-from rmpipe.source import check_there
+from rmpipe.preference import check
+from rmpipe.reward import Explicit, Kind
+from rmpipe.sheet import change_in, load, prefixed
+from rmpipe.source import check_place, check_there
 
 
-class Sampling(Config):
+class Drawing(Config):
     """How responses are drawn from a policy; all of it decides what comes out, so all of it is in the address."""
 
-    responses: int = Field(16, ge=2)
-    """K, the responses a prompt."""
     prompts: int | None = Field(None, ge=1)
-    """How many prompts of the split, None for all."""
+    """How many prompts of the split, drawn by the seed; None for all."""
     temperature: float = Field(1.0, gt=0)
     top_k: int = Field(0, ge=0)
     """0 for the whole vocabulary. (The papers' evaluation silently sampled with 50, their training with 0.)"""
@@ -37,6 +36,17 @@ class Sampling(Config):
     max_new_tokens: int = Field(64, ge=1)
     batch_size: Annotated[int, Runtime] = 64
     """Prompts at a time."""
+
+
+class Sampling(Drawing):
+    """How a policy is sampled: K responses to each prompt of the policy split."""
+
+    responses: int = Field(16, ge=2)
+    """K, the responses a prompt."""
+
+
+class Collecting(Drawing):
+    """How on-policy pairs are drawn: two responses to each prompt of the reward split make one pair."""
 
 
 class Scoring(Config):
@@ -88,19 +98,8 @@ class PretrainedBase(Base):
     revision: Annotated[str | None, Runtime] = None
 
 
-class Demonstrations(Config):
-    """What a policy is finetuned on."""
-
-    source: Literal["world", "chosen", "local"] = "chosen"
-    """`world`: the embedded world's; `chosen`: the preferred responses of the reward split; `local`: a JSONL file with
-    prompt and completion."""
-    quality: Literal["weak", "strong"] | None = None
-    path: Annotated[str | None, Runtime] = None
-    count: int | None = None
-
-
 class PolicySpec(Config):
-    """A policy: a base, finetuned or as it is."""
+    """A policy: a base, finetuned on demonstrations or as it is."""
 
     base: str
     demonstrations: Demonstrations | None = None
@@ -166,7 +165,7 @@ class Study(Config):
     policies: dict[str, PolicySpec]
     reward_models: dict[str, SerializeAsAny[Kind]]
     sampling: Sampling = Sampling()
-    collecting: Sampling = Sampling(responses=2)
+    collecting: Collecting = Collecting()
     scoring: Scoring = Scoring()
     measuring: Measuring = Measuring()
     algorithms: dict[str, SerializeAsAny[Algorithm]]
@@ -185,16 +184,16 @@ class Study(Config):
         Raises:
             StudyError: every fault, one a line, with file, path and remedy.
         """
-        table = _load(file)
+        table = load(file)
         for change in changes:
-            _set(table, change)
+            change_in(table, change)
         try:
             study = cls(**_typed(table))
             study._check()
         except ValidationError as error:
-            raise StudyError(_prefixed(file, explain(error, cls))) from error
+            raise StudyError(prefixed(file, explain(error, cls))) from error
         except StudyError as error:
-            raise StudyError(_prefixed(file, str(error))) from error
+            raise StudyError(prefixed(file, str(error))) from error
         return study
 
     def cells(self) -> Iterator[Cell]:
@@ -223,6 +222,12 @@ class Study(Config):
                     check_folder(config.path)
                 except StudyError as error:
                     raise StudyError(f"{where}.path: {error}") from error
+        for name, policy in self.policies.items():
+            if policy.demonstrations is not None:
+                try:
+                    policy.demonstrations.check()
+                except StudyError as error:
+                    raise StudyError(f"policies.{name}.demonstrations.path: {error}") from error
 
     def _sources(self) -> list[tuple[str, Any]]:
         """Everything that may name a place outside the store, by its name in the study."""
@@ -240,16 +245,20 @@ class Study(Config):
             _known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
             _known(f"policies.{name}.base", policy.base, self.bases)
+            _check_finetuned(f"policies.{name}", policy)
         for name, kind in self.reward_models.items():
             for part in kind.components:
                 _known(f"reward_models.{name}.of", part, self.reward_models)
             for attribute in ("base", "on_policy_of"):
                 if (value := getattr(kind, attribute, None)) is not None:
                     _known(f"reward_models.{name}.{attribute}", value, self.policies)
+            if isinstance(kind, Explicit):
+                _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
         _acyclic(self.reward_models)
         shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
         for where, config in [("dataset", self.dataset), *shown, *self._sources()]:
             check_there(config, where)
+        check_place(self.dataset.tokenizer, "dataset.tokenizer")
         for index, grid in enumerate(self.grid):
             for section, members in known.items():
                 for member in getattr(grid, section) or ():
@@ -270,6 +279,26 @@ def _known(where: str, name: str, known: dict[str, Any]) -> None:
         raise StudyError(f"{where}: no {name!r} there; {nearest(name, list(known))}")
 
 
+def _check_finetuned(where: str, policy: PolicySpec) -> None:
+    """Either half of a finetuning alone would leave the base as it is, silently."""
+    if policy.demonstrations is None and policy.finetuning is not None:
+        remedy = 'say demonstrations = { source = "chosen" } or another source, or leave finetuning out'
+        raise StudyError(f"{where}.demonstrations: missing, so there is nothing to finetune on; {remedy}")
+    if policy.finetuning is None and policy.demonstrations is not None:
+        remedy = "say how by [finetuning], or leave demonstrations out"
+        raise StudyError(f"{where}.finetuning: missing, so the demonstrations would not be learnt; {remedy}")
+
+
+def _check_on_policy(where: str, kind: Explicit, ground_truth: str | None) -> None:
+    """On-policy pairs are drawn from somebody and labelled by something; whom alone, without how many, draws none."""
+    if kind.on_policy > 0 and ground_truth is None:
+        told = "pairs drawn from a policy are labelled by the ground truth, and the study has none"
+        raise StudyError(f"{where}.on_policy: {told}; name a ground_truth, or set on_policy = 0")
+    if kind.on_policy_of is not None and "on_policy" not in kind.model_fields_set:
+        told = f"no share of the pairs is drawn from {kind.on_policy_of!r}, since on_policy is not said"
+        raise StudyError(f"{where}.on_policy_of: {told}; set on_policy, from 0 to 1, or leave on_policy_of out")
+
+
 def _acyclic(kinds: dict[str, Kind]) -> None:
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
@@ -279,80 +308,6 @@ def _acyclic(kinds: dict[str, Kind]) -> None:
 
     for name in kinds:
         visit(name, ())
-
-
-def _prefixed(file: Path, lines: str) -> str:
-    return "\n".join(line if line.startswith(str(file)) else f"{file}: {line}" for line in lines.splitlines())
-
-
-def _load(file: Path, heirs: tuple[Path, ...] = ()) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(file.read_text())
-    except (FileNotFoundError, IsADirectoryError):
-        raise StudyError(f"{file}: no such study file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{file}: not TOML: {error}") from None
-    table = _absolute(table, file.parent)
-    parent = table.pop("extends", None)
-    if parent is None:
-        return table
-    if not isinstance(parent, str):
-        raise StudyError(f"{file}: extends: expected the name of a study, got {parent!r}")
-    ours, heirs = Path(__file__).parent.parent / "flows" / "studies", (*heirs, file.resolve())
-    name = parent if parent.endswith(".toml") else f"{parent}.toml"
-    there = [folder / name for folder in (file.parent, ours) if (folder / name).exists()]
-    for place in there:
-        if place.resolve() not in heirs:  # a study may have the name of the one of ours that it extends
-            return _merged(_load(place, heirs), table)
-    if there:
-        raise StudyError(f"{file}: extends: {parent!r} extends itself by way of this file; name another")
-    known = [
-        path.stem for folder in (file.parent, ours) for path in folder.glob("*.toml") if path.resolve() != heirs[-1]
-    ]
-    raise StudyError(f"{file}: extends: no study {parent!r}; {nearest(parent, known)}")
-
-
-def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """What a study says over what it extends; a section of another kind or source takes nothing over."""
-    if any(tag in over and over[tag] != under.get(tag) for tag in ("kind", "source")):
-        return dict(over)
-    both = dict(under)
-    for key, value in over.items():
-        mine = both.get(key)
-        both[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
-    return both
-
-
-def _absolute(value: Any, folder: Path) -> Any:
-    """Every `path` that names something beside the study file, made absolute; hub ids stay as they are."""
-    if isinstance(value, list):
-        return [_absolute(item, folder) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: _place(item, folder) if key == "path" else _absolute(item, folder) for key, item in value.items()}
-
-
-def _place(text: Any, folder: Path) -> Any:
-    if not isinstance(text, str):
-        return text
-    path = folder / Path(os.path.expandvars(text)).expanduser()
-    return str(path.resolve()) if path.exists() or text.startswith((".", "~", "/", "$")) else text
-
-
-def _set(table: dict[str, Any], change: str) -> None:
-    path, sign, text = change.partition("=")
-    if not sign:
-        raise StudyError(f"--set {change}: expected a.b=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *folders, leaf = path.strip().split(".")
-    for folder in folders:
-        table = table.setdefault(folder, {})
-        if not isinstance(table, dict):
-            raise StudyError(f"--set {change}: {folder} is not a section")
-    table[leaf] = _place(value, Path.cwd()) if leaf == "path" else value
 
 
 def _typed(table: dict[str, Any]) -> dict[str, Any]:

@@ -8,21 +8,25 @@ from pathlib import Path
 from rmpipe import policy as lm
 from rmpipe.artifact import Preferences, RewardModel, Weights
 from rmpipe.preference import pairs_from_samples
-from rmpipe.study import Sampling
+from rmpipe.study import Collecting
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=2)
 def collect(
-    config: Sampling, policy: Weights, preferences: Preferences, truth: RewardModel, seed: int, *, out: Path, log: Log
+    config: Collecting, policy: Weights, preferences: Preferences, truth: RewardModel, seed: int, *, out: Path, log: Log
 ) -> Preferences:
-    """Two responses of the policy to each prompt of the reward split, the better one chosen (2503.15477, F.1)."""
+    """Two responses of the policy to each prompt of the reward split, the better one chosen (2503.15477, F.1).
+
+    The first n prompts are a seeded draw, since `prepare` leaves them in an order drawn by the seed.
+    """
     import numpy as np
 
-    _, prompts = preferences.prompts("reward")
-    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config, samples=2), seed=seed)
+    prompts = preferences.prompts("reward")[1][: config.prompts]
+    options = lm.options(config, samples=2)
+    drawn = lm.sample(lm.load(policy.model), prompts, **options, seed=seed, progress=log.progress)
     responses = [sample.responses for sample in drawn]
     flat = [(prompt, text) for prompt, texts in zip(prompts, responses, strict=True) for text in texts]
     rewards = np.asarray(scorer_of(truth)([p for p, _ in flat], [t for _, t in flat])).reshape(len(prompts), 2)

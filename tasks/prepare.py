@@ -6,19 +6,22 @@ import json
 from pathlib import Path
 
 from rmpipe.artifact import Preferences
-from rmpipe.preference import Dataset
+from rmpipe.dataset import Dataset
 from rmpipe.preference import prepare as prepared
 from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1, retry=(ConnectionError, TimeoutError))
+@stage(version=2, retry=(ConnectionError, TimeoutError))
 def prepare(config: Dataset, content: str, seed: int, *, out: Path, log: Log) -> Preferences:
     """Read, check, filter and split a data set; no prompt is in two splits.
 
+    The rows of a split are in an order drawn by the seed, so that its first n pairs or prompts, which is what `limit`
+    and every later stage take, are a seeded draw.
+
     Args:
         config: the source and its limits.
-        content: SHA-256 of the source's files, so that new rows move the address; the path does not.
+        content: SHA-256 of the source's files and the tokenizer's, so that new rows move the address; a path does not.
     """
     pairs, summary = prepared(config, seed)
     pairs.to_parquet(out / "preferences.parquet")

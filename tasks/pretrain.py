@@ -8,6 +8,7 @@ from pathlib import Path
 from rmpipe import world
 from rmpipe.algorithm import finetune as trained
 from rmpipe.artifact import Weights
+from rmpipe.source import reaching
 from rmpipe.study import PretrainedBase, WorldBase
 from tasks.execution import Log
 from tasks.stage import stage
@@ -35,6 +36,7 @@ def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weigh
         from huggingface_hub import snapshot_download
 
         patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
-        path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+        with reaching(config.path, "bases.path", "give the id of a model on the hub, with its revision, or a folder"):
+            path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
     (out / "reference.json").write_text(json.dumps({"path": str(path), "content": content}))
     return Weights.at(out, config.path)

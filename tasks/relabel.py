@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from rmpipe.artifact import Preferences, RewardModel
+from rmpipe.config import StudyError
 from rmpipe.preference import relabel as relabelled
+from rmpipe.split import SPLITS
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
@@ -22,7 +24,14 @@ def relabel(
     Args:
         ties: what becomes of pairs to which the truth gives one score.
     """
-    pairs, summary = relabelled(preferences.table(), scorer_of(truth), ties=ties)
+    pairs, counts = relabelled(preferences.table(), scorer_of(truth), ties=ties)
+    kept = {name: int((pairs["split"] == name).sum()) for name in SPLITS}
+    for name, count in kept.items():
+        if not count:
+            raise StudyError(
+                f'ties: the ground truth gives every pair of the {name} split one score; set ties = "keep"'
+            )
+    summary = {**counts, "kept": kept}
     pairs.to_parquet(out / "preferences.parquet")
     (out / "summary.json").write_text(json.dumps({**preferences.json("summary.json"), "relabel": summary}, indent=1))
     return Preferences.at(out, f"{len(pairs)} pairs, {int(pairs['swapped'].sum())} swapped", pairs=float(len(pairs)))

@@ -13,7 +13,10 @@ from tasks.stage import stage
 
 @stage(version=1)
 def sample(config: Sampling, policy: Weights, preferences: Preferences, seed: int, *, out: Path, log: Log) -> Rollouts:
-    """K responses to each prompt of the policy split; a prompt is read once for all of them."""
+    """K responses to each prompt of the policy split; a prompt is read once for all of them.
+
+    The first n prompts are a seeded draw, since `prepare` leaves them in an order drawn by the seed.
+    """
     import numpy as np
     import pandas as pd
 

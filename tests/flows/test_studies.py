@@ -9,6 +9,7 @@ import pytest
 
 from flows.cli import STUDIES
 from flows.teach import teach
+from rmpipe.config import StudyError
 from rmpipe.store import Store
 from rmpipe.study import Study
 from tasks.stage import planning
@@ -49,6 +50,31 @@ def test_contrast_makes_nothing_again_that_pocket_made(tmp_path):
     assert len(shared["align"]) == 3 * 2 * 4  # seeds x policies x (truth, offset, noisy, weak50)
 
 
+def test_local_runs_without_a_ground_truth_as_its_comments_say(tmp_path):
+    text = (STUDIES / "local.toml").read_text()
+    text = text.replace('ground_truth = "truth"\n', "")
+    with_own = ("[reward_models.half]", "# -- sampling")
+    start, end = (text.index(mark) for mark in with_own)
+    file = tmp_path / "mine.toml"
+    file.write_text(text[:start] + text[end:])
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
+    (tmp_path / "model").mkdir()
+    changes = [f"dataset.path={tmp_path / 'pairs.jsonl'}", f"bases.mine.path={tmp_path / 'model'}"]
+    with planning(Store(tmp_path)) as plan:
+        teach(Study.read(file, changes))
+    stages = {step.call.stage.name for step in plan.steps.values()}
+    assert {"prepare", "train", "sample", "measure", "align", "rank"} <= stages
+    assert not {"relabel", "collect"} & stages
+
+
+def test_local_without_a_ground_truth_is_refused_while_pairs_of_a_policy_are_asked_for(tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text((STUDIES / "local.toml").read_text().replace('ground_truth = "truth"\n', ""))
+    told = r"reward_models\.half\.on_policy: .* the study has none; name a ground_truth, or set on_policy = 0"
+    with pytest.raises(StudyError, match=told):
+        Study.read(file, ["dataset.path=some.jsonl", "bases.mine.path=some/model"])
+
+
 SMALL = (
     "seeds=[1]", 'grid=[{policies=["base"], reward_models=["truth", "half"]}]', "dataset.limit=40",
     "sampling.prompts=8", "sampling.responses=4", "sampling.max_new_tokens=16", "collecting.max_new_tokens=16",
@@ -78,4 +104,5 @@ def test_local_runs_on_a_real_model_and_real_preferences(places, pairs, more):
         assert row["truth_gain"] is not None
         assert row["accuracy_off"]["low"] <= row["accuracy_off"]["value"] <= row["accuracy_off"]["high"]
     (summary,) = (json.loads(file.read_text()) for file in place.home.glob("store/prepare/*/summary.json"))
-    assert summary
+    assert summary["characters"]["prompt"]["min"] >= 1
+    assert ("tokens" in summary) == bool(more)

@@ -119,5 +119,8 @@ def test_without_a_ground_truth_the_page_warns(answer):
     told = ranking.answer(pd.DataFrame(rows), draws=100)
     for row in told["rows"]:
         row["addresses"] = {"measure": [], "align": []}
-    html = page.render(answer | told)
+    controls = {f"off_{name}": 0.5 for name in ("longer", "shorter", "constant", "random")}
+    html = page.render(answer | told | {"controls": [{"policy": "weak"} | controls]})
     assert "WARNING: no ground truth is known" in html
+    assert "What reads no text scores, off policy" in html
+    assert "What reads no text scores, on policy" not in html

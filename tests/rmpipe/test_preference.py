@@ -11,7 +11,8 @@ import pytest
 
 from rmpipe import world
 from rmpipe.config import StudyError
-from rmpipe.preference import Dataset, HubSource, LocalSource, WorldSource, check, mix, pairs_from_samples, prepare
+from rmpipe.dataset import Dataset, HubSource, LocalSource, WorldSource
+from rmpipe.preference import check, mix, pairs_from_samples, prepare, records
 from rmpipe.preference import relabel as relabelled
 
 CHAT = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hello"}]
@@ -73,7 +74,7 @@ def test_a_folder_of_the_hubs_form_is_read(tmp_path: Path, monkeypatch: pytest.M
     frame, summary = prepare(HubSource(path=str(tmp_path / "set")), 0)
     assert summary["kept"] == {"reward": 11, "policy": 6, "test": 3}
     assert set(frame["chosen"]) == {f"good {i}" for i in range(20)}
-    with pytest.raises(StudyError, match=r"^dataset.path: .*/set\[test\] cannot be loaded"):
+    with pytest.raises(StudyError, match=r"^dataset.path: .*/set cannot be loaded .* that has the split 'test'$"):
         prepare(HubSource(path=str(tmp_path / "set"), split="test"), 0)
 
 
@@ -153,8 +154,8 @@ def test_messages_are_prompts_and_one_message_is_a_response(tmp_path: Path):
 
 def test_a_place_where_nothing_lies_is_told(tmp_path: Path):
     path = str(tmp_path / "none.jsonl")
-    assert refused(LocalSource(path=path)).startswith(f"{path}: nothing there; dataset.path is read from the study")
-    assert "not a folder that datasets.save_to_disk wrote" in refused(LocalSource(path=str(tmp_path)))
+    assert refused(LocalSource(path=path)).startswith(f"{path}: nothing there; paths are read from the study file")
+    assert "not a folder that datasets.save_to_disk wrote whole (" in refused(LocalSource(path=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -198,6 +199,11 @@ def test_a_column_that_is_missing_is_told_with_the_nearest(tmp_path: Path):
         ({"rejected": ""}, "rejected: empty; remove the row"),
         ({"prompt": ""}, "prompt: empty; remove the row"),
         ({"prompt": []}, "prompt: empty; remove the row"),
+        ({"prompt": " \n"}, "prompt: empty; remove the row"),
+        ({"prompt": [{"role": "user", "content": "\t"}]}, "prompt: empty; remove the row"),
+        ({"chosen": [{"role": "assistant", "content": " "}]}, "chosen: empty; remove the row"),
+        ({"rejected": "\ud800"}, "rejected: not Unicode text (surrogates not allowed); remove the row or mend it"),
+        ({"margin": "much"}, "margin: expected a number, got str; mend the row or leave the column out"),
         ({"rejected": None}, "rejected: expected text, got nothing; remove the row or mend it"),
         ({"chosen": 3}, "chosen: expected text, got int; remove the row or mend it"),
         ({"prompt": 3}, "prompt: expected text or a list of messages with role and content, got int"),
@@ -225,6 +231,73 @@ def test_a_file_without_rows_and_one_without_enough_are_told(tmp_path: Path):
     assert refused(dataset) == f"{dataset.path}: no rows"
     dataset = local(tmp_path, pairs(1))
     assert refused(dataset).startswith(f"{dataset.path}: no pair is left for the policy split (1 read, dropped: ")
+
+
+def test_prompts_of_two_forms_are_refused_with_a_row_of_each(tmp_path: Path):
+    dataset = local(tmp_path, [*pairs(6), *pairs(6, prompt=CHAT)])
+    told = "prompt: row 1 has text and row 7 messages; use one form for all rows"
+    assert refused(dataset) == f"{dataset.path}: {told}"
+
+
+@pytest.mark.parametrize("name", ["pairs.parquet", "pairs.jsonl", "pairs.json"])
+def test_a_file_of_other_bytes_than_its_name_promises_is_told(tmp_path: Path, name: str):
+    (tmp_path / name).write_bytes(b"PAR1 \xff\x00 no such thing PAR1")
+    form = {"parquet": "not a whole parquet file (", "jsonl": "not UTF-8 (", "json": "not UTF-8 ("}
+    assert refused(LocalSource(path=str(tmp_path / name))).startswith(f"{tmp_path / name}: {form[name[6:]]}")
+
+
+def test_a_parquet_file_that_was_cut_off_is_told(tmp_path: Path):
+    file = tmp_path / "pairs.parquet"
+    pd.DataFrame(pairs(50)).to_parquet(file)
+    file.write_bytes(file.read_bytes()[:-40])
+    told = refused(LocalSource(path=str(file)))
+    assert told.startswith(f"{file}: not a whole parquet file (")
+    assert told.endswith("); write it again")
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize("broken", ["data-00000-of-00001.arrow", "state.json"])
+def test_a_saved_folder_with_a_broken_file_is_told(tmp_path: Path, broken: str):
+    from datasets import Dataset as Table
+
+    folder = tmp_path / "saved"
+    Table.from_list(pairs(20)).save_to_disk(str(folder))
+    (folder / broken).write_bytes((folder / broken).read_bytes()[:40])
+    assert refused(LocalSource(path=str(folder))).startswith(f"{folder}: not a folder that datasets.save_to_disk wrote")
+
+
+def test_a_missing_text_in_parquet_is_nothing_rather_than_a_number(tmp_path: Path):
+    file = tmp_path / "pairs.parquet"
+    pd.DataFrame([*pairs(9), *pairs(1, chosen=None)]).to_parquet(file)
+    assert refused(LocalSource(path=str(file))).startswith(f"{file}: row 10: chosen: expected text, got nothing")
+
+
+def test_columns_that_are_not_ours_are_told(tmp_path: Path):
+    told = refused(local(tmp_path, pairs(9), columns={"choosen": "chosen"}))
+    assert told == "dataset.columns.choosen: no column of ours; did you mean chosen?"
+    dataset = local(tmp_path, pairs(9, part="train"), split_column="prat")
+    told = f"dataset.split_column: {dataset.path} has no column 'prat'; did you mean part?"
+    assert refused(dataset) == told
+
+
+@pytest.mark.parametrize("content", [None, "config.json", "tokenizer.json"])
+def test_a_tokenizer_that_is_none_is_told_before_any_compute(tmp_path: Path, content: str | None):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    if content:
+        (folder / content).write_text("junk")
+    told = refused(local(tmp_path, pairs(20), tokenizer=str(folder)))
+    assert told.startswith(f"dataset.tokenizer: {folder} cannot be loaded (")
+    assert "\n" not in told
+
+
+def test_a_prompt_that_the_chat_template_refuses_is_told(tmp_path: Path):
+    tokenizer = world.tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('no system, please') }}"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    dataset = local(tmp_path, pairs(20), tokenizer=str(tmp_path / "tokenizer"))
+    told = f"{dataset.path}: row 1: prompt: the chat template of {tmp_path / 'tokenizer'} refuses it (no system, please"
+    assert refused(dataset).startswith(told)
 
 
 # -- dropping ---------------------------------------------------------------------------------------------------------
@@ -273,13 +346,53 @@ def test_a_limit_is_of_each_split(tmp_path: Path):
     assert summary["kept"] == {"reward": 5, "policy": 5, "test": 5}
 
 
+def sorted_by_topic(folder: Path, **more) -> LocalSource:
+    topics = [{**row, "prompt": f"{'early' if i < 200 else 'late'} {i:03}"} for i, row in enumerate(pairs(400))]
+    return local(folder, topics, **more)
+
+
+def test_the_first_rows_of_each_split_are_a_seeded_draw_of_sorted_data(tmp_path: Path):
+    for dataset in (sorted_by_topic(tmp_path), sorted_by_topic(tmp_path, limit=30)):
+        one, again, other = (prepare(dataset, seed)[0] for seed in (1, 1, 2))
+        assert one.equals(again)
+        for split in ("reward", "policy", "test"):
+            first = one[one["split"] == split]["prompt"][:30]
+            early = first.str.startswith("early").sum()
+            assert 5 <= early <= 25  # all or none of them where rows stay in the file's order
+            assert list(first) != sorted(first)
+            assert list(first) != list(other[other["split"] == split]["prompt"][:30])
+
+
+def test_a_draw_does_not_depend_on_the_order_of_the_file(tmp_path: Path):
+    rows = pairs(40)
+    one, _ = prepare(local(tmp_path, rows, limit=5), 1)
+    other, _ = prepare(local(tmp_path, rows[::-1], limit=5), 1)
+    assert one["prompt"].tolist() == other["prompt"].tolist()
+
+
 def test_lengths_are_told(tmp_path: Path):
-    rows = [{"prompt": f"p{i}", "chosen": "abcd" if i else "a" * 24, "rejected": "abcde"} for i in range(10)]
+    rows = [{"prompt": f"p{i}", "chosen": "a b " if i else "a " * 12, "rejected": "abcde"} for i in range(10)]
     _, summary = prepare(local(tmp_path, rows), 0)
-    told = summary["characters"]
-    assert told["chosen"] == pytest.approx({"mean": 6.0, "median": 4.0, "95th percentile": 15.0})
-    assert told["rejected"]["mean"] == 5.0
-    assert told["chosen longer"] == pytest.approx(0.1)
+    assert summary["characters"] == {
+        "prompt": {"min": 2, "median": 2.0, "mean": 2.0, "max": 2},
+        "chosen": {"min": 4, "median": 4.0, "mean": 6.0, "max": 24},
+        "rejected": {"min": 5, "median": 5.0, "mean": 5.0, "max": 5},
+        "chosen longer": 0.1,
+    }
+    assert "tokens" not in summary
+
+
+def test_lengths_are_told_in_tokens_too_when_a_tokenizer_is_named(tmp_path: Path):
+    world.tokenizer().save_pretrained(tmp_path / "tokenizer")
+    rows = [
+        {"prompt": [{"role": "user", "content": f"p{i}"}], "chosen": "a b" if i else "a " * 12, "rejected": "abc"}
+        for i in range(10)
+    ]
+    frame, summary = prepare(local(tmp_path, rows, tokenizer=str(tmp_path / "tokenizer")), 0)
+    assert summary["characters"]["prompt"]["max"] == 2  # of the messages' contents
+    assert summary["tokens"]["chosen"] == {"min": 2, "median": 2.0, "mean": 3.0, "max": 12}
+    assert summary["tokens"]["prompt"]["min"] > 1  # as the model reads it
+    assert set(frame.columns) == {"id", "prompt", "chosen", "rejected", "split"}
 
 
 # -- splitting --------------------------------------------------------------------------------------------------------
@@ -334,12 +447,71 @@ def test_a_training_row_that_asks_what_a_test_row_asks_is_refused_or_dropped(tmp
     rows = [{**row, "split": "test" if i < 5 else "train"} for i, row in enumerate(pairs(25))]
     rows.append({"prompt": "P2 ", "chosen": "a", "rejected": "b", "split": "train"})
     dataset = local(tmp_path, rows)
-    told = "1 training rows ask what a test row asks, first row 26; remove them or set dataset.leakage"
-    assert refused(dataset).startswith(f"{dataset.path}: prompt: {told}")
+    told = 'row 26, for training, asks what row 3, held out, asks; remove them or set dataset.leakage = "drop"'
+    assert refused(dataset) == f"{dataset.path}: prompt: {told}"
     frame, summary = prepare(LocalSource(path=dataset.path, leakage="drop"), 0)
     assert summary["dropped"] == {"prompt in test": 1}
     assert "26" not in set(frame["id"])
     assert len(frame) == 25
+
+
+@pytest.mark.parametrize("held", ["test", "validation", "eval", "test_prefs", "Test", "dev", "held-out"])
+@pytest.mark.parametrize("train", ["train", "train_prefs", None])
+def test_what_data_call_their_held_out_rows_is_known(tmp_path: Path, held: str, train: str | None):
+    rows = [{**row, "split": held if i < 5 else train} for i, row in enumerate(pairs(25))]
+    frame, summary = prepare(local(tmp_path, rows), 0)
+    assert summary["kept"] == {"reward": 14, "policy": 6, "test": 5}
+    assert splits(frame)["test"] == {f'"p{i}"' for i in range(5)}
+
+
+def test_a_split_of_another_name_is_refused_unless_the_study_says_what_it_is(tmp_path: Path):
+    rows = [{**row, "split": "gold" if i < 5 else "train"} for i, row in enumerate(pairs(25))]
+    dataset = local(tmp_path, rows)
+    told = "row 1: split: 'gold' is neither for training nor held out; known: dev, eval, "
+    first = refused(dataset).splitlines()[0]
+    assert first.startswith(f"{dataset.path}: {told}")
+    assert first.endswith('; name those held out in dataset.test_splits, or split afresh by split_column = ""')
+    frame, _ = prepare(local(tmp_path, rows, test_splits=["gold"]), 0)
+    assert splits(frame)["test"] == {f'"p{i}"' for i in range(5)}
+    afresh, summary = prepare(local(tmp_path, rows, split_column=""), 0)
+    assert summary["kept"] == {"reward": 13, "policy": 8, "test": 4}
+    assert splits(afresh)["test"] != splits(frame)["test"]
+    told = refused(local(tmp_path, rows, test_splits=["silver"]))
+    assert told == f"dataset.test_splits: no row of {dataset.path} is in silver; name others"
+
+
+def test_data_that_hold_out_every_row_are_told_how_to_be_split_afresh(tmp_path: Path):
+    told = refused(local(tmp_path, pairs(25, split="test")))
+    assert told.endswith('or split afresh by dataset.split_column = ""')
+
+
+def test_the_parts_of_a_saved_dictionary_are_its_splits(tmp_path: Path):
+    from datasets import Dataset as Table
+    from datasets import DatasetDict
+
+    rows = pairs(25)
+    DatasetDict(train_prefs=Table.from_list(rows[5:]), test_prefs=Table.from_list(rows[:5])).save_to_disk(
+        str(tmp_path / "saved")
+    )
+    frame, summary = prepare(LocalSource(path=str(tmp_path / "saved")), 0)
+    assert summary["kept"] == {"reward": 14, "policy": 6, "test": 5}
+    assert splits(frame)["test"] == {f'"p{i}"' for i in range(5)}
+
+
+def test_a_hub_data_sets_own_test_part_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    rows = pairs(25)
+    (tmp_path / "set").mkdir()
+    written(tmp_path / "set", rows[5:], "train.jsonl")
+    written(tmp_path / "set", rows[:5], "test.jsonl")
+    frame, _ = prepare(HubSource(path=str(tmp_path / "set"), test_split="test"), 0)
+    assert splits(frame)["test"] == {f'"p{i}"' for i in range(5)}
+
+
+def test_a_pair_that_is_both_for_training_and_held_out_is_a_leak_and_no_duplicate(tmp_path: Path):
+    rows = [{**row, "split": "test" if i < 5 else "train"} for i, row in enumerate(pairs(25))]
+    dataset = local(tmp_path, [{**rows[0], "split": "train"}, *rows])
+    assert "row 1, for training, asks what row 2, held out, asks" in refused(dataset)
 
 
 # -- labels -----------------------------------------------------------------------------------------------------------
@@ -415,6 +587,21 @@ def test_a_mixture_has_the_share_asked_for(share: float, count: int | None, expe
     ids = mix(of("on", 6), of("off", 9), share, 3, count)["id"].tolist()
     assert (sum(i.startswith("on") for i in ids), sum(i.startswith("off") for i in ids)) == expected
     assert len(set(ids)) == len(ids)
+
+
+def test_a_count_bounds_every_share_alike():
+    sizes = {len(mix(of("on", 6), of("off", 9), share, 3, 5)) for share in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    assert sizes == {5}
+    assert len(mix(None, of("off", 9), 0.0, 3, 5)) == 5
+    assert mix(None, of("off", 9), 0.0, 3, 5).equals(mix(of("on", 6), of("off", 9), 0.0, 3, 5))
+    with pytest.raises(ValueError, match="on-policy"):
+        mix(None, of("off", 9), 0.5, 3)
+
+
+def test_rows_come_back_from_parquet_as_they_were(tmp_path: Path):
+    rows = [{"prompt": CHAT, "chosen": "a", "rejected": "b"}]
+    pd.DataFrame(rows).to_parquet(tmp_path / "pairs.parquet")
+    assert records(pd.read_parquet(tmp_path / "pairs.parquet")) == rows
 
 
 def test_a_mixture_moves_with_the_seed_alone():

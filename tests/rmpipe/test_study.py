@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rmpipe.algorithm import Grpo, Rloo
 from rmpipe.config import StudyError, digest, identity
-from rmpipe.preference import LocalSource, WorldSource
+from rmpipe.dataset import LocalSource, WorldSource
 from rmpipe.reward import Scaled
 from rmpipe.study import Cell, PretrainedBase, Study, WorldBase
 
@@ -29,6 +30,7 @@ training = { steps = 3, optimiser = { learning_rate = 0.1 } }
 base = "tiny"
 [policies.tuned]
 base = "tiny"
+demonstrations = { source = "world", count = 10 }
 finetuning = { steps = 2, optimiser = { learning_rate = 0.1 } }
 
 [reward_models.gold]
@@ -295,13 +297,17 @@ def test_a_claim_names_what_is_there(tmp_path: Path, claim: str, told: str):
     ("old", "new", "where"),
     [
         ("pairs = 50", 'path = "./none"', "dataset"),
-        ('base = "tiny"\n[', 'base = "tiny"\ndemonstrations = { path = "./none" }\n[', "policies.plain.demonstrations"),
+        (
+            '{ source = "world", count = 10 }',
+            '{ source = "local", path = "./none" }',
+            "policies.tuned.demonstrations",
+        ),
         ('kind = "truth"\nfunction = "world"', 'kind = "pretrained"\npath = "./none"', "reward_models.gold"),
         ("[policies.plain]", '[bases.big]\nkind = "pretrained"\npath = "./none"\n[policies.plain]', "bases.big"),
     ],
 )
 def test_a_path_with_nothing_at_it_is_told(tmp_path: Path, old: str, new: str, where: str):
-    text = STUDY.replace('source = "world"', 'source = "local"') if where == "dataset" else STUDY
+    text = STUDY.replace('source = "world"', 'source = "local"', 1) if where == "dataset" else STUDY
     file = written(tmp_path, text.replace(old, new, 1))
     with pytest.raises(StudyError) as caught:
         Study.read(file)
@@ -314,6 +320,117 @@ def test_sources_are_looked_into_before_anything_is_spent(tmp_path: Path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": ""}\n')
     with pytest.raises(StudyError, match=r"pairs.jsonl: row 1: rejected: empty; remove the row$"):
         Study.read(written(tmp_path, LOCAL)).check_sources()
+
+
+@pytest.mark.parametrize(
+    ("half", "told"),
+    [
+        ("finetuning = { steps = 2, optimiser = { learning_rate = 0.1 } }", "demonstrations: missing, so there is"),
+        ('demonstrations = { source = "chosen" }', "finetuning: missing, so the demonstrations would not be learnt; "),
+    ],
+)
+def test_half_of_a_finetuning_is_refused(tmp_path: Path, half: str, told: str):
+    said = refused(tmp_path, more=f'[policies.half]\nbase = "tiny"\n{half}\n')
+    assert said.startswith(f"policies.half.{told}")
+    assert "leave " in said
+
+
+@pytest.mark.parametrize(
+    ("section", "told"),
+    [
+        ('source = "local"', 'source = "local" needs path, a file of prompts and completions'),
+        ('source = "chosen"\npath = "rows.jsonl"', "path is for source = \"local\", not for 'chosen'; leave one"),
+        ('source = "chosen"\nquality = "weak"', "quality is for source = \"world\", not for 'chosen'; leave"),
+        ("count = 0", "count: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_demonstrations_that_do_not_fit_their_source_are_refused(tmp_path: Path, section: str, told: str):
+    tuning = "finetuning = { steps = 2, optimiser = { learning_rate = 0.1 } }"
+    more = f'[policies.some]\nbase = "tiny"\n{tuning}\n[policies.some.demonstrations]\n{section}\n'
+    said = refused(tmp_path, more=more)
+    assert said.startswith("policies.some.demonstrations")
+    assert told in said
+
+
+OWN = """
+[reward_models.own]
+kind = "explicit"
+base = "plain"
+training = { steps = 1, optimiser = { learning_rate = 0.1 } }
+"""
+
+
+def test_pairs_of_a_policy_need_a_ground_truth_that_labels_them(tmp_path: Path):
+    file = written(
+        tmp_path, STUDY.replace('ground_truth = "gold"', "") + OWN + 'on_policy_of = "plain"\non_policy = 0.5'
+    )
+    with pytest.raises(
+        StudyError, match=r"reward_models\.own\.on_policy: .* the study has none; name a ground_truth, or"
+    ):
+        Study.read(file)
+    assert Study.read(file, ["reward_models.own.on_policy=0"]).ground_truth is None
+
+
+def test_pairs_are_drawn_from_somebody_and_in_some_share(tmp_path: Path):
+    told = "reward_models.own: on_policy > 0 needs on_policy_of, the policy that the pairs are drawn from"
+    assert refused(tmp_path, more=f"{OWN}on_policy = 0.5\n") == told
+    told = "reward_models.own.on_policy_of: no share of the pairs is drawn from 'plain', since on_policy is not said"
+    assert refused(tmp_path, more=f'{OWN}on_policy_of = "plain"\n').startswith(told)
+    series = f'{OWN}on_policy_of = "plain"\non_policy = 0.0\n'  # one end of a series of shares
+    assert Study.read(written(tmp_path, STUDY + series)).reward_models["own"].on_policy == 0
+
+
+def test_collecting_takes_what_moves_what_is_collected_and_no_more(tmp_path: Path):
+    one = Study.read(written(tmp_path))
+    assert refused(tmp_path, "collecting.responses=4").startswith("collecting.responses: unknown key")
+    fewer = Study.read(written(tmp_path), ["collecting.prompts=3", "collecting.batch_size=1"]).collecting
+    assert fewer.prompts == 3
+    assert digest(identity(fewer)) != digest(identity(one.collecting))
+    faster = Study.read(written(tmp_path), ["collecting.batch_size=1"]).collecting
+    assert digest(identity(faster)) == digest(identity(one.collecting))
+
+
+def test_a_tokenizer_is_read_from_the_folder_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("tokenizer", "elsewhere/mine"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "pairs.jsonl").write_text("")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    file = written(tmp_path, LOCAL.replace('path = "pairs.jsonl"', 'path = "pairs.jsonl"\ntokenizer = "tokenizer"'))
+    assert Study.read(file).dataset.tokenizer == str(tmp_path / "tokenizer")
+    assert Study.read(file, ["dataset.tokenizer=mine"]).dataset.tokenizer == str(tmp_path / "elsewhere" / "mine")
+    assert Study.read(file, ["dataset.tokenizer=some/hub-id"]).dataset.tokenizer == "some/hub-id"
+    with pytest.raises(StudyError, match=r"dataset\.tokenizer: .*none: nothing there"):
+        Study.read(file, ["dataset.tokenizer=./none"])
+
+
+def test_a_tokenizer_that_is_none_is_refused_before_anything_is_spent(tmp_path: Path):
+    (tmp_path / "none").mkdir()
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    study = Study.read(written(tmp_path, LOCAL), [f"dataset.tokenizer={tmp_path / 'none'}"])
+    with pytest.raises(StudyError, match=r"^dataset\.tokenizer: .*none cannot be loaded"):
+        study.check_sources()
+
+
+def test_demonstrations_are_looked_into_before_anything_is_spent(tmp_path: Path):
+    file = tmp_path / "shown.jsonl"
+    text = STUDY.replace('{ source = "world", count = 10 }', '{ source = "local", path = "shown.jsonl" }')
+    for row, told in (
+        ("{", "row 1: not JSON ("),
+        ('{"prompt": "p"}', "row 1: completion: missing; every row needs prompt and completion"),
+        ('{"prompt": " ", "completion": "c"}', "row 1: prompt: empty; remove the row"),
+    ):
+        file.write_text(f"{row}\n")
+        with pytest.raises(StudyError) as caught:
+            Study.read(written(tmp_path, text)).check_sources()
+        assert str(caught.value).startswith(f"policies.tuned.demonstrations.path: {file}: {told}")
+
+
+def test_a_study_that_is_not_utf8_is_told(tmp_path: Path):
+    file = tmp_path / "study.toml"
+    file.write_bytes(b'name = "caf\xe9"\n')
+    with pytest.raises(StudyError, match=f"^{file}: not TOML: .*utf-8"):
+        Study.read(file)
 
 
 def test_reward_models_made_of_themselves_are_refused(tmp_path: Path):

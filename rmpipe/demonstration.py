@@ -1,0 +1,71 @@
+"""Demonstrations: prompts with completions that a policy is finetuned on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from rmpipe.config import Config, Runtime
+from rmpipe.pair import demonstration_of
+from rmpipe.table import Row, checked, read
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Demonstrations(Config):
+    """What a policy is finetuned on."""
+
+    source: Literal["world", "chosen", "local"] = "chosen"
+    """`world`: the embedded world's; `chosen`: the preferred responses of the reward split; `local`: a file or folder
+    of any form that preferences may have, with prompt and completion."""
+    quality: Literal["weak", "strong"] | None = None
+    """Of the embedded world's; None is `strong`."""
+    path: Annotated[str | None, Runtime] = None
+    count: int | None = Field(None, ge=1)
+    """How many, drawn by the seed; None for all, and for 2,000 of the embedded world's."""
+
+    @model_validator(mode="after")
+    def _of_its_source(self) -> Demonstrations:
+        if self.source == "local" and self.path is None:
+            raise ValueError('source = "local" needs path, a file of prompts and completions')
+        if self.source != "local" and self.path is not None:
+            raise ValueError(f'path is for source = "local", not for {self.source!r}; leave one of them out')
+        if self.source != "world" and self.quality is not None:
+            raise ValueError(f'quality is for source = "world", not for {self.source!r}; leave one of them out')
+        return self
+
+    def check(self) -> None:
+        """Read a file without keeping anything of it.
+
+        Raises:
+            StudyError: names file, row and field of what cannot be used, with the remedy.
+        """
+        if self.source == "local":
+            self._read()
+
+    def rows(self, seed: int, pairs: pd.DataFrame) -> list[Row]:
+        """Prompts and completions, in a seeded order.
+
+        Args:
+            seed: of the draw.
+            pairs: those of the reward split, in an order of that seed.
+        """
+        from rmpipe import world
+        from rmpipe.accuracy import subsample
+        from rmpipe.preference import records
+
+        if self.source == "world":
+            return list(world.demonstrations(self.quality, seed, self.count or 2000))
+        if self.source == "chosen":
+            rows = records(pairs[: self.count], ("prompt", "chosen"))
+            return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+        rows = self._read()
+        return [rows[index] for index in subsample(len(rows), self.count, seed)]
+
+    def _read(self) -> list[Row]:
+        place = Path(self.path or "")
+        rows = checked(read(place), str(place), demonstration_of)
+        return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]

@@ -1,0 +1,40 @@
+"""Collecting on-policy pairs: from as many prompts as asked for, two responses each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from rmpipe.study import Collecting
+from tasks.collect import collect
+
+
+@pytest.mark.parametrize(("asked", "count"), [(None, 6), (4, 4), (9, 6)])
+def test_prompts_bound_what_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: int | None, count: int
+):
+    told: dict[str, Any] = {}
+
+    def sample(model: Any, prompts: list[str], **options: Any) -> list[Any]:
+        told.update(options, prompts=prompts)
+        return [SimpleNamespace(responses=[prompt, f"{prompt} more"]) for prompt in prompts]
+
+    monkeypatch.setattr("tasks.collect.lm.load", lambda path: None)
+    monkeypatch.setattr("tasks.collect.lm.sample", sample)
+    monkeypatch.setattr("tasks.collect.scorer_of", lambda truth: lambda prompts, texts: [len(text) for text in texts])
+    names = [f"p{i}" for i in range(6)]
+    preferences = SimpleNamespace(prompts=lambda split: (names, names))
+    config = Collecting(prompts=asked, top_k=3, max_new_tokens=5)
+    collect.function(
+        config, SimpleNamespace(model=None), preferences, None, 1, out=tmp_path, log=SimpleNamespace(progress=None)
+    )
+    pairs = pd.read_parquet(tmp_path / "preferences.parquet")
+    assert pairs["prompt"].tolist() == names[:count]
+    assert pairs["chosen"].tolist() == [f"{name} more" for name in names[:count]]
+    assert json.loads((tmp_path / "summary.json").read_text())["pairs"] == count
+    assert (told["samples"], told["top_k"], told["max_new_tokens"]) == (2, 3, 5)
