@@ -10,8 +10,9 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except (StoreError, RuntimeError) as error:
         return _complain(str(error), _code(error), options)
+    except OSError as error:  # a disk that fills up while MLflow or Prefect write, say
+        return _complain(f"{error.filename or 'disk'}: {error.strerror or error}", FAILED, options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `rmpipe show | head`: nobody listens any more
         return DONE
@@ -96,13 +99,19 @@ def _parser() -> argparse.ArgumentParser:
             "--json", action="store_true", help="one JSON document on standard output, nothing else there"
         )
     ui = commands.add_parser("ui", help="open MLflow on this store, on loopback")
-    ui.add_argument("--port", type=_positive, default=5000, help="the next free one is taken if it is in use")
+    ui.add_argument("--port", type=_port, default=5000, help="the next free one is taken if it is in use")
     return parser
 
 
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not 1024 <= _positive(text) <= 65_000:
+        raise argparse.ArgumentTypeError(f"expected a port from 1024 to 65000, got {text}")
     return int(text)
 
 
@@ -145,52 +154,51 @@ def planned(options: argparse.Namespace) -> tuple[Study, Plan, Report]:
 def run(options: argparse.Namespace) -> int:
     """Make what is missing and print the answer."""
     study, plan, report = planned(options)
-    if plan.to_run:
-        from flows.conduct import conduct
+    if not plan.to_run:
+        said = f"nothing had to run: all {len(plan.steps)} stages are in the store"
+        return _answer(options, _recall(study, plan, report), report, said)
+    from flows.conduct import conduct
+    from rmpipe.source import keep_hub_below
 
-        study.check_sources()
-        with _quiet_interrupts():
-            conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs)
-    else:
-        from flows.conduct import plan_summary
-        from flows.progress import say_once
-        from rmpipe.lineage import note
-
-        for step in plan.steps.values():
-            for text in say_once(plan.store, step.address, step.notes):
-                print(f"hit   {step.address}: {text}", file=sys.stderr)
-        told = {"study": study.name, "question": study.flow, "report": report.address}
-        note(plan.store.home, {**told, "addresses": plan_summary(plan)})
-    made = len(plan.to_run)
-    said = (
-        f"nothing had to run: all {len(plan.steps)} stages are in the store"
-        if not made
-        else f"{made} of {len(plan.steps)} stages ran"
-    )
-    return _answer(options, plan, report, said)
+    keep_hub_below(plan.store.home)
+    study.check_sources()
+    with _ended_by_sigterm():
+        steps = conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs)
+    made = sum(step["status"] == "made" for step in steps)
+    return _answer(options, steps, report, f"{made} of {len(steps)} stages ran")
 
 
-def _quiet_interrupts() -> contextlib.AbstractContextManager[None]:
+def _recall(study: Study, plan: Plan, report: Report) -> list[dict[str, Any]]:
+    """Answer from the records alone: say what a hit should say, and leave MLflow a note of the invocation."""
+    from flows.conduct import plan_summary
+    from flows.progress import say_once
+    from rmpipe.lineage import note
+
+    for step in plan.steps.values():
+        for text in say_once(plan.store, step.address, step.notes):
+            print(f"hit   {step.address}: {text}", file=sys.stderr)
+    steps = plan_summary(plan)
+    note(plan.store.home, {"study": study.name, "question": study.flow, "report": report.address, "addresses": steps})
+    return steps
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does: cleanly."""
-    import signal
 
-    @contextlib.contextmanager
-    def listening():
-        def stop(*_: Any) -> None:
-            raise KeyboardInterrupt
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
 
-        before = signal.signal(signal.SIGTERM, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGTERM, before)
-
-    return listening()
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _answer(options: argparse.Namespace, plan: Plan, report: Report, said: str) -> int:
+def _answer(options: argparse.Namespace, steps: list[dict[str, Any]], report: Report, said: str) -> int:
     if not report.built:  # --only stopped before the report
-        _print(options, {"to_run": 0, "stages": [step.json() for step in plan.steps.values()]}, said)
+        _print(options, {"said": said, "stages": steps}, said)
         return DONE
     ranking: Ranking = report.inputs["ranking"]
     where = f"report   {report.page}\nbrowse   rmpipe ui\n{said}"
@@ -250,21 +258,13 @@ def why(options: argparse.Namespace) -> int:
     """An artifact's record, its parents, and what differs from its nearest sibling."""
     from rmpipe.artifact import open_artifact
     from rmpipe.config import flatten
-    from rmpipe.store import Store, difference
+    from rmpipe.store import Store
 
     store = Store()
     artifact = open_artifact(store.resolve(options.address), store.home)
     record = artifact.record
-    mine = flatten({**record["config"], **record["inputs"], "version": record["version"]})
-    others = {
-        other: difference(store.record(other) or {}, mine)
-        for other in store.all(record["stage"])
-        if other != artifact.address
-    }
-    others = {other: lines for other, lines in others.items() if lines}
-    sibling = min(others, key=lambda other: len(others[other]), default=None)
+    sibling, differs = store.nearest(record, but=artifact.address) or (None, [])
     parents = {name: handle for name, handle in artifact.inputs.items() if handle}
-    differs = others.get(sibling or "", [])
     told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": differs}
     lines = [
         repr(artifact),

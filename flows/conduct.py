@@ -33,7 +33,7 @@ class StageFailedError(RuntimeError):
         self.outcome = outcome
 
 
-def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int) -> None:
+def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int) -> list[dict[str, Any]]:
     """Make everything a plan asks for.
 
     Args:
@@ -41,27 +41,34 @@ def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int)
         report: what it ends in; when it is made, it is left in Prefect and in MLflow.
         question: the flow's name in Prefect.
         study: the study's name.
-        jobs: how many stages at a time, each in a process of its own.
+        jobs: how many stages at a time, at most, each in a process of its own.
+
+    Returns:
+        what became of each step, as `plan_summary` says it.
 
     Raises:
+        StoreError: the store cannot be written, or its disk is full; said before anything is begun.
         StageFailedError: a stage raised; those that need it did not run, the others that had begun were finished.
         KeyboardInterrupt: Ctrl-C; no process, lock or half-written artifact is left.
     """
     store, ledger = plan.store, Ledger(plan.store.home)
-    pool = Pool(store, jobs)
-    whole = False
+    store.check_writable()
+    jobs = min(jobs, len(plan.to_run))
+    pool, outcomes = Pool(store, jobs), dict[str, Outcome]()
+    whole, parent = False, ""
     try:
         pool.warm()
         ledger.prepare()
         parent = ledger.open_study(study, question)
-        conductor = Conductor(plan, pool, Errand(study, parent, plan.strict), jobs)
+        conductor = Conductor(plan, pool, Errand(study, parent, plan.strict), jobs, outcomes)
         _in_prefect(conductor, report, question, study)
         whole = True
     finally:
         pool.close(at_once=not whole)
-        with suppress(UnboundLocalError):
-            made = plan_summary(plan, conductor.outcomes)
+        made = plan_summary(plan, outcomes)
+        if parent:
             ledger.close_study(parent, made, "FINISHED" if whole else "FAILED", report if whole else None)
+    return made
 
 
 def plan_summary(plan: Plan, outcomes: dict[str, Outcome] | None = None) -> list[dict[str, Any]]:
@@ -81,11 +88,14 @@ def plan_summary(plan: Plan, outcomes: dict[str, Outcome] | None = None) -> list
 
 
 class Conductor:
-    """Submits each step once all it needs is there."""
+    """Submits each step once all it needs is there.
 
-    def __init__(self, plan: Plan, pool: Pool, errand: Errand, jobs: int):
-        self.plan, self.pool, self.errand, self.jobs = plan, pool, errand, jobs
-        self.outcomes: dict[str, Outcome] = {}
+    Args:
+        outcomes: filled as steps end, by address.
+    """
+
+    def __init__(self, plan: Plan, pool: Pool, errand: Errand, jobs: int, outcomes: dict[str, Outcome]):
+        self.plan, self.pool, self.errand, self.jobs, self.outcomes = plan, pool, errand, jobs, outcomes
         self.done: queue.Queue[str] = queue.Queue()
         self.futures: dict[str, Any] = {}
         self.told: dict[str, Outcome] = {}
@@ -132,10 +142,8 @@ class Conductor:
         remade = any(self.outcomes[n.address].how == "made" for n in step.call.needs if n.address in self.outcomes)
         if step.status == "hit" and not remade:
             return Outcome(step.address, "hit", notes=tuple(step.notes))
-        refresh = step.why == ["refresh asked for"]
-        errand = Errand(self.errand.study, self.errand.parent_run, self.errand.strict, refresh)
         try:
-            return self.pool.submit(step.call, errand).result()
+            return self.pool.submit(step.call, replace(self.errand, refresh=step.refresh)).result()
         except Exception as error:
             text = f"its worker process died ({type(error).__name__}): killed, or out of memory"
             return Outcome(step.address, "died", error=text)

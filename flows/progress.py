@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from rmpipe.config import digest
@@ -98,11 +99,11 @@ def _bars() -> Any:
 
 def say_once(store: Store, address: str, notes: tuple[str, ...] | list[str]) -> list[str]:
     """The notes on a hit that were not said before on this store; they are said only once."""
-    file = store.home / "said.txt"
+    if not notes:
+        return []
+    file, made = store.home / "said.txt", (store.record(address) or {}).get("created")
     said = set(file.read_text().split()) if file.exists() else set()
-    fresh = {digest([address, note, store.record(address) or {}].__repr__()): note for note in notes}
-    new = {key: note for key, note in fresh.items() if key not in said}
-    if new:
-        with file.open("a") as out:
-            out.write("".join(f"{key}\n" for key in new))
+    new = {key: note for note in notes if (key := digest([address, note, made])) not in said}
+    with suppress(OSError), file.open("a") as out:  # a store that may only be read says it each time
+        out.write("".join(f"{key}\n" for key in new))
     return list(new.values())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rmpipe.config import StudyError
 from rmpipe.policy import check_folder
+from rmpipe.source import reaching
 from rmpipe.text import Text, encode, padding_id
 
 if TYPE_CHECKING:
@@ -114,16 +115,18 @@ def load(source: Path | str, *, output: int | None = None, dtype: str = "float32
         told: revision, trust_remote_code.
 
     Raises:
-        StudyError: weights missing (a causal language model would get a head of random numbers), or several outputs
-            and none of them named.
+        StudyError: it cannot be loaded, weights are missing (a causal language model would get a head of random
+            numbers), or it has several outputs and none of them is named.
+        UnreachableError: the hub did not answer.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
 
     check_folder(source)
     told |= {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "use_safetensors": True}
-    # Loading info is the only way to learn that a head was made up.
-    model, info = AutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True, **told)
+    with reaching(str(source), "path", "give a sequence-classification model with its weights as safetensors"):
+        # Loading info is the only way to learn that a head was made up.
+        model, info = AutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True, **told)
     if missing := sorted(info["missing_keys"]):
         raise StudyError(f"{source}: no weights for {', '.join(missing[:3])}: no reward model; train one on it")
     outputs = int(model.config.num_labels)

@@ -11,7 +11,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=1, retry=(ConnectionError, TimeoutError))
 def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferences, *, out: Path, log: Log) -> Scores:
     """Rewards of all rollouts, (prompts, K), or of the test pairs' chosen and rejected, (n, 2)."""
     import numpy as np
