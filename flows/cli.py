@@ -85,6 +85,9 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--jobs", "-j", type=_positive, default=os.cpu_count() or 1, help="stages at a time (default: cores)"
             )
+            command.add_argument(
+                "--threads", type=_positive, default=1, help="threads a stage (default: 1); moves last bits of results"
+            )
     add(
         "why",
         "where an artifact came from, and what sets it apart from its nearest sibling",
@@ -163,7 +166,7 @@ def run(options: argparse.Namespace) -> int:
     keep_hub_below(plan.store.home)
     study.check_sources()
     with _ended_by_sigterm():
-        steps = conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs)
+        steps = conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs, threads=options.threads)
     made = sum(step["status"] == "made" for step in steps)
     return _answer(options, steps, report, f"{made} of {len(steps)} stages ran")
 

@@ -33,7 +33,9 @@ class StageFailedError(RuntimeError):
         self.outcome = outcome
 
 
-def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int) -> list[dict[str, Any]]:
+def conduct(
+    plan: Plan, report: Report, *, question: str, study: str, jobs: int, threads: int = 1
+) -> list[dict[str, Any]]:  # fmt: skip
     """Make everything a plan asks for.
 
     Args:
@@ -42,6 +44,7 @@ def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int)
         question: the flow's name in Prefect.
         study: the study's name.
         jobs: how many stages at a time, at most, each in a process of its own.
+        threads: how many threads each of these computes with.
 
     Returns:
         what became of each step, as `plan_summary` says it.
@@ -54,7 +57,7 @@ def conduct(plan: Plan, report: Report, *, question: str, study: str, jobs: int)
     store, ledger = plan.store, Ledger(plan.store.home)
     store.check_writable()
     jobs = min(jobs, len(plan.to_run))
-    pool, outcomes = Pool(store, jobs), dict[str, Outcome]()
+    pool, outcomes = Pool(store, jobs, threads), dict[str, Outcome]()
     whole, parent = False, ""
     try:
         pool.warm()
@@ -99,7 +102,6 @@ class Conductor:
         self.done: queue.Queue[str] = queue.Queue()
         self.futures: dict[str, Any] = {}
         self.told: dict[str, Outcome] = {}
-        self.begun: set[str] = set()
 
     def play(self) -> None:
         """Inside a Prefect flow: run every step to its end, or until one fails."""
@@ -111,7 +113,7 @@ class Conductor:
 
     def _play(self) -> None:
         waiting = dict(self.plan.steps)
-        with Progress(self.plan) as progress:
+        with Progress(self.plan, self.jobs) as progress:
             while waiting or self.futures:
                 failed = sorted(
                     (outcome for outcome in self.outcomes.values() if outcome.how in ("failed", "not run")),
@@ -151,9 +153,7 @@ class Conductor:
     def _listen(self, progress: Progress) -> None:
         with suppress(queue.Empty):
             while True:
-                event = self.pool.events.get_nowait()
-                self.begun.add(event[1])
-                progress.event(*event)
+                progress.event(*self.pool.events.get_nowait())
         try:
             address = self.done.get(timeout=0.1)
         except queue.Empty:
@@ -163,7 +163,7 @@ class Conductor:
             address, "failed", error="Prefect could not run its task; see `rmpipe ui`"
         )
         if outcome.how == "died":
-            outcome = replace(outcome, how="failed" if address in self.begun else "not run")
+            outcome = replace(outcome, how="failed" if self.pool.killed_at(address) else "not run")
         self.outcomes[address] = outcome
         for note in say_once(self.plan.store, address, outcome.notes):
             progress.say(f"hit   {address}: {note}")

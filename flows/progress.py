@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter, defaultdict
 from contextlib import suppress
 from typing import Any
 
@@ -12,16 +13,22 @@ from rmpipe.store import Store
 from tasks.execution import Outcome
 from tasks.stage import Plan
 
+KNOWN = 0.85
+"""The share of the stages ahead whose like has been made, from which on the time left is told."""
+
 
 class Progress:
     """Bars on a terminal, one line a finished stage elsewhere.
 
     Args:
         plan: the steps to run.
+        jobs: how many at a time.
     """
 
-    def __init__(self, plan: Plan):
-        self.plan, self.total, self.done = plan, len(plan.to_run), 0
+    def __init__(self, plan: Plan, jobs: int):
+        self.plan, self.jobs, self.total, self.done = plan, jobs, len(plan.to_run), 0
+        self.ahead = Counter(step.call.stage.name for step in plan.to_run)
+        self.seconds: dict[str, list[float]] = defaultdict(list)
         self.began = time.monotonic()
         self.bars: dict[str, Any] = {}
         self.width = len(str(self.total))
@@ -30,7 +37,7 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.live:
             self.live.start()
-            self.overall = self.live.add_task("stages", total=self.total)
+            self.overall = self.live.add_task("stages", total=self.total, left="")
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -41,7 +48,7 @@ class Progress:
         """Show one event of a worker: `start`, `progress` or `wait`."""
         if kind == "start":
             if self.live:
-                self.bars[address] = self.live.add_task(what, total=None)
+                self.bars[address] = self.live.add_task(what, total=None, left="")
         elif kind == "progress" and self.live and address in self.bars:
             self.live.update(self.bars[address], completed=what[0], total=what[1])
         elif kind == "wait":
@@ -51,22 +58,27 @@ class Progress:
     def finished(self, outcome: Outcome) -> None:
         """Count one finished stage and say how long it took."""
         self.done += 1
-        title = self.plan.steps[outcome.address].call.title
+        call = self.plan.steps[outcome.address].call
+        self.ahead[call.stage.name] -= 1
+        self.seconds[call.stage.name].append(outcome.seconds)
         how = {"made": f"{outcome.seconds:.1f} s", "taken": "made by another process", "failed": "FAILED"}[outcome.how]
         if self.live:
-            self.live.update(self.overall, completed=self.done)
+            self.live.update(self.overall, completed=self.done, left=self._left())
             if outcome.address in self.bars:
                 self.live.remove_task(self.bars.pop(outcome.address))
-        self.say(f"{self.done:>{self.width}}/{self.total}  {title:<44} {outcome.address:<24} {how}{self._left()}")
+        spent = "" if self.live else f"   ({time.monotonic() - self.began:.0f} s so far{self._left()})"
+        self.say(f"{self.done:>{self.width}}/{self.total}  {call.title:<44} {outcome.address:<24} {how}{spent}")
         if outcome.error:
             self.say(f"{'':>{2 * self.width + 1}}  {outcome.error}")
 
     def _left(self) -> str:
-        if self.live or not self.done:
+        """How long the rest takes, by the mean of each stage so far; nothing while most of the rest is yet unknown."""
+        means = {name: sum(each) / len(each) for name, each in self.seconds.items()}
+        known = sum(count for name, count in self.ahead.items() if name in means)
+        if known < KNOWN * self.ahead.total():
             return ""
-        spent = time.monotonic() - self.began
-        left = spent / self.done * (self.total - self.done)
-        return f"   ({spent:.0f} s so far, about {left:.0f} s left)"
+        left = sum(means.get(name, 0.0) * count for name, count in self.ahead.items()) / self.jobs
+        return f", about {left:.0f} s left"
 
     def say(self, text: str) -> None:
         """One line above the bars."""
@@ -84,7 +96,6 @@ def _bars() -> Any:
         Progress,
         TextColumn,
         TimeElapsedColumn,
-        TimeRemainingColumn,
     )
 
     columns = (
@@ -92,7 +103,7 @@ def _bars() -> Any:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
     )
     return Progress(*columns, console=Console(stderr=True))
 

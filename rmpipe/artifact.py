@@ -90,6 +90,10 @@ class Artifact:
             raise StudyError(f"{self!r} has no table")
         return pd.read_parquet(self.path / self.main)
 
+    def preview(self) -> pd.DataFrame | None:
+        """A few rows worth reading, texts as text, for whoever browses the runs; None when there is nothing to read."""
+        return None
+
     def json(self, name: str) -> Any:
         """One of its JSON files."""
         return json.loads((self.path / name).read_text())
@@ -131,6 +135,10 @@ class Preferences(Artifact):
             seen.setdefault(json.dumps(prompt, sort_keys=True), (key, prompt))
         return [key for key, _ in seen.values()], [prompt for _, prompt in seen.values()]
 
+    def preview(self) -> pd.DataFrame | None:
+        """The first 50 pairs."""
+        return _texts(_head(self.path / self.main, 50, ["id", "split", "prompt", "chosen", "rejected"]))
+
 
 class Rollouts(Artifact):
     """K responses a prompt of one policy, one row a prompt."""
@@ -143,6 +151,14 @@ class Rollouts(Artifact):
         asked = [prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt] for prompt in table["prompt"]]
         prompts = [prompt for prompt, texts in zip(asked, table["responses"], strict=True) for _ in texts]
         return prompts, [text for texts in table["responses"] for text in texts]
+
+    def preview(self) -> pd.DataFrame | None:
+        """The first 4 responses to each of the first 50 prompts, one a row, with their lengths in tokens."""
+        table = _head(self.path / self.main, 50, ["prompt", "responses", "tokens"])
+        for name in ("responses", "tokens"):
+            table[name] = [list(values[:4]) for values in table[name]]
+        table = table.explode(["responses", "tokens"], ignore_index=True)
+        return _texts(table.rename(columns={"responses": "response"}))
 
 
 class Scores(Artifact):
@@ -183,6 +199,20 @@ class Policy(Weights):
 
         return pd.read_parquet(self.path / "prompts.parquet")
 
+    def preview(self) -> pd.DataFrame | None:
+        """What it wrote while it was trained: at most 200 rows, as many of each step, in the order of the steps."""
+        import numpy as np
+        import pandas as pd
+
+        file = self.path / "texts.parquet"
+        if not file.exists():
+            return None
+        table = pd.read_parquet(file)
+        steps = np.unique(table["step"])
+        steps = steps[np.unique(np.linspace(0, len(steps) - 1, 200).astype(int))] if len(steps) > 200 else steps
+        kept = table[table["step"].isin(steps)].sort_values("step", kind="stable")
+        return _texts(kept.groupby("step").head(200 // max(1, len(steps))).reset_index(drop=True))
+
 
 class RewardModel(Artifact):
     """A reward model of any kind: what it is (`reward_model.json`), with its weights in `model/` when it has any."""
@@ -218,6 +248,24 @@ class Report(Artifact):
     def page(self) -> Path:
         """The page."""
         return self.path / "report.html"
+
+
+def _head(file: Path, count: int, columns: list[str]) -> pd.DataFrame:
+    """The first rows of a table, whatever its size."""
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(file)
+    batch = next(table.iter_batches(count, columns=columns), None)
+    return (table.schema_arrow.empty_table() if batch is None else batch).to_pandas()[columns]
+
+
+def _texts(table: pd.DataFrame) -> pd.DataFrame:
+    """A table whose prompts are text, whichever form they have, and in which no text is longer than a screen."""
+    from rmpipe.text import readable
+
+    for name in {"prompt", "chosen", "rejected", "response"} & set(table):
+        table[name] = [readable(text)[:2000] for text in table[name]]
+    return table
 
 
 def open_artifact(address: str, home: Path | str) -> Artifact:

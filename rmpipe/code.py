@@ -21,13 +21,9 @@ OURS = ("rmpipe", "tasks", "flows")
 NAMED = (".html", ".json")
 """Endings of files that count with the definition that names them."""
 OVERSEERS = {
-    "rmpipe.store",
-    "rmpipe.config",
-    "rmpipe.code",
-    "rmpipe.lineage",
-    "rmpipe.artifact.Artifact",
-    "tasks.stage",
-}
+    "rmpipe.artifact.Artifact", "rmpipe.browser", "rmpipe.code", "rmpipe.config", "rmpipe.crown", "rmpipe.journal",
+    "rmpipe.lineage", "rmpipe.store", "tasks.execution", "tasks.stage",
+}  # fmt: skip
 """Modules, and single definitions, of the mechanism: they move bytes, and make none."""
 
 

@@ -6,58 +6,29 @@ experiment is one for the whole process. Weights are never copied: a registered 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import math
 import os
 import re
-import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from rmpipe.artifact import Report
+from rmpipe.artifact import Report, open_artifact
+from rmpipe.crown import crown, registrable
+from rmpipe.journal import Entry, Execution, Journal, now
+from rmpipe.store import Store
 
 DATA = {"Preferences", "Rollouts", "Scores"}
 MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What is known of a stage's execution before it begins."""
-
-    stage: str
-    address: str
-    title: str
-    kind: str
-    params: dict[str, Any]
-    runtime: dict[str, Any]
-    study: str
-    labels: dict[str, str]
-    inputs: list[tuple[str, str, str, str | None, str | None, str]]
-    """(argument, address, kind, run that made it, its model id, digest of its content)"""
-    parent_run: str | None
-    surroundings: dict[str, Any]
-    subject: str | None = None
-    """The model id of the reward model that the numbers are about."""
-
-
-@dataclass
-class Entry:
-    """An execution under way: its run, and its model once there is one."""
-
-    execution: Execution
-    run_id: str
-    experiment: str
-    model_id: str | None = None
+LOG = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,91 +53,119 @@ class Ledger:
         warm()
         from mlflow.tracking import MlflowClient
 
-        with _locked(self.home / "mlflow.lock"):  # two first starts would race in migrating the database
+        with Store(self.home).lock("mlflow"):  # two first starts would race in migrating the database
             client = MlflowClient(self.uri, registry_uri=self.uri)
             client.search_experiments(max_results=1)
         return client
 
+    @property
+    def journal(self) -> Journal:
+        """What is yet to be entered."""
+        return Journal(self.home)
+
     def prepare(self) -> None:
-        """Make the database if need be, and enter the notes of runs that had nothing to do."""
+        """Make the database if need be, and enter what other invocations left to be entered."""
         _ = self.client
         self.catch_up()
 
     # -- one execution --------------------------------------------------------------------------------------------
 
     def begin(self, execution: Execution) -> Entry:
-        """Open the run of an execution; a run that a killed process left open for this address is closed as killed."""
+        """Open the run of an execution; the journal has it from now on, so that it is closed even if we are killed."""
         from mlflow.entities import Param
 
         experiment = self._experiment(execution.stage)
-        self._bury(experiment, execution.address)
-        tags = {"rmpipe.address": execution.address, "rmpipe.study": execution.study, "rmpipe.kind": execution.kind}
-        tags |= {f"rmpipe.{name}": value for name, value in execution.labels.items()}
-        for name, address, *_ in execution.inputs:
-            tags[f"rmpipe.input.{name}"] = (
-                f"{tags[f'rmpipe.input.{name}']}, {address}"[:5000] if f"rmpipe.input.{name}" in tags else address
-            )
-        if execution.parent_run:
-            tags["mlflow.parentRunId"] = execution.parent_run
-        if commit := execution.surroundings.get("commit"):
-            tags["mlflow.source.git.commit"] = commit
         name = f"{execution.title} ({execution.address.split('/')[1]})"
-        run = self.client.create_run(experiment, tags=tags, run_name=name)
+        run = self.client.create_run(experiment, tags=_tags(execution), run_name=name)
+        entry = Entry(execution, run.info.run_id, experiment)
+        self.journal.keep(entry)
         told = {**execution.params, **{f"runtime.{key}": value for key, value in execution.runtime.items()}}
         params = [Param(_metric_name(key)[:250], str(value)[:6000]) for key, value in told.items()]
         for start in range(0, len(params), 100):
             self.client.log_batch(run.info.run_id, params=params[start : start + 100])
-        entry = Entry(execution, run.info.run_id, experiment)
         self._read(entry)
         return entry
 
-    def dress(self, entry: Entry, part: Path, record: dict[str, Any]) -> None:
-        """Give a model its id, which goes into its record; the folder is not yet in place."""
+    def dress(self, entry: Entry, record: dict[str, Any], curve: list[tuple[str, float, int, int]]) -> None:
+        """Give a model its id, which goes into its record, and journal what is to be entered once it is in place.
+
+        Args:
+            record: sealed: its content says whether the model is one that was made before.
+            curve: (name, value, step, milliseconds since the epoch).
+        """
+        entry.content, entry.metrics, entry.curve, entry.ended = record["content"], record["metrics"], curve, now()
+        if entry.execution.kind in MODELS:
+            entry.model_id = record["model_id"] = self._model(entry, record["summary"])
+        self.journal.keep(entry)
+
+    def _model(self, entry: Entry, summary: str) -> str:
+        """The logged model of these bytes at this address: numbers found about it before the rebuild stay with it."""
         execution = entry.execution
-        if execution.kind in MODELS:
-            model = self.client.create_logged_model(
-                entry.experiment, name=re.sub(r"[./:]", "-", _metric_name(execution.title)),
-                source_run_id=entry.run_id, model_type=MODELS[execution.kind],
-                tags={"rmpipe.address": execution.address, "rmpipe.summary": record["summary"]},
-            )  # fmt: skip
-            entry.model_id = record["model_id"] = model.model_id
+        query = f"tags.`rmpipe.address` = '{execution.address}' and tags.`rmpipe.content` = '{entry.content}'"
+        for model in self.client.search_logged_models([entry.experiment], query):
+            if model.status == "READY":
+                return model.model_id
+        name = re.sub(r"[./:]", "-", _metric_name(execution.title))
+        tags = {"rmpipe.address": execution.address, "rmpipe.content": entry.content, "rmpipe.summary": summary}
+        kind = MODELS[execution.kind]
+        return self.client.create_logged_model(entry.experiment, name, entry.run_id, tags, model_type=kind).model_id
 
-    def finish(
-        self, entry: Entry, folder: Path, metrics: dict[str, float], curve: list[tuple[str, float, int, int]]
-    ) -> None:
-        """Enter numbers and curves, the data set or model that was made, and close the run."""
-        from mlflow.entities import Metric
+    def finish(self, entry: Entry) -> None:
+        """Enter numbers, curves, texts, the data set or model that was made, and close the run.
 
-        now = int(time.time() * 1000)
-        last = max((step for _, _, step, _ in curve), default=0)  # so that the numbers stand, not a curve of one name
-        points = [
-            Metric(_metric_name(name), value, now, last) for name, value in metrics.items() if math.isfinite(value)
-        ]
-        points += [
-            Metric(_metric_name(name), value, at, step) for name, value, step, at in curve if math.isfinite(value)
-        ]
+        It may be done twice: a process that was killed half-way is followed by one that does it again.
+        """
+        points = _points(entry)
         for start in range(0, len(points), 1000):
             self.client.log_batch(entry.run_id, metrics=points[start : start + 1000])
         if entry.execution.kind in DATA:
             self._log_data(entry.run_id, [(entry.execution.address, entry.execution.title, "made")])
         if entry.model_id:
-            self._register(entry, folder)
+            self._register(entry)
         if entry.execution.subject:
-            self._measured(entry, metrics, now)
-        self.client.set_terminated(entry.run_id, "FINISHED")
+            self._measured(entry)
+        self._show(entry)
+        self.client.set_terminated(entry.run_id, "FINISHED", end_time=entry.ended)
+        self.journal.drop(entry.execution.address)
 
     def fail(self, entry: Entry, text: str, *, killed: bool) -> None:
         """Close the run of an execution that raised, with its reason."""
-        with suppress(Exception):  # the stage's own error matters more than the ledger's
+        with suppress(Exception):  # the stage's own error matters more than the ledger's, and the journal has the run
             self.client.set_tag(entry.run_id, "rmpipe.error", text[:5000])
-            self.client.set_terminated(entry.run_id, "KILLED" if killed else "FAILED")
+            self._abandon(entry, "KILLED" if killed else "FAILED")
+
+    def _abandon(self, entry: Entry, status: str) -> None:
+        self.client.set_terminated(entry.run_id, status)
+        if entry.execution.kind in MODELS:
+            for model in self.client.search_logged_models([entry.experiment], f"source_run_id = '{entry.run_id}'"):
+                if model.status == "PENDING":
+                    self.client.finalize_logged_model(model.model_id, "FAILED")
+        self.journal.drop(entry.execution.address)
+
+    def settle(self, address: str) -> None:
+        """Finish what a process that died had made, or close its run as killed. Hold the lock of the address."""
+        from mlflow.exceptions import MlflowException
+
+        entry, store = self.journal.entry(address), Store(self.home)
+        if entry is None:
+            return self.journal.drop(address)
+        try:
+            if (store.record(address) or {}).get("run_id") == entry.run_id:
+                store.clear(address)
+                self.finish(entry)
+            else:
+                self._abandon(entry, "KILLED")
+        except MlflowException as error:
+            LOG.warning("the run of %s, left open by a process that died, was not closed: %s", address, error)
+            if error.get_http_status_code() < 500:  # the run, or the database, was removed since: no use to try again
+                self.journal.drop(address)
 
     def _read(self, entry: Entry) -> None:
         from mlflow.entities import LoggedModelInput
 
         inputs = entry.execution.inputs
-        self._log_data(entry.run_id, [(address, name, "read") for name, address, kind, *_ in inputs if kind in DATA])
-        models = {model_id for _, _, kind, _, model_id, _ in inputs if kind in MODELS and model_id}
+        self._log_data(entry.run_id, [(address, name, "read") for name, address, kind, _ in inputs if kind in DATA])
+        models = {model_id for _, _, kind, model_id in inputs if kind in MODELS and model_id}
         if models:
             self.client.log_inputs(entry.run_id, models=[LoggedModelInput(model_id) for model_id in sorted(models)])
 
@@ -184,38 +183,71 @@ class Ledger:
                 )
             )
         if items:
-            self.client.log_inputs(run_id, datasets=items)
+            self._log_sets(run_id, items)
 
-    def _register(self, entry: Entry, folder: Path) -> None:
-        from mlflow.entities import LoggedModelOutput
+    def _log_sets(self, run_id: str, items: list[Any], tries: int = 5) -> None:
+        """Of two runs that name a new data set at one moment the database refuses one; it then finds the other's."""
         from mlflow.exceptions import MlflowException
 
+        try:
+            self.client.log_inputs(run_id, datasets=items)
+        except MlflowException as error:
+            if tries == 1 or "IntegrityError" not in str(error):
+                raise
+            self._log_sets(run_id, items, tries - 1)
+
+    def _register(self, entry: Entry) -> None:
+        from mlflow.entities import LoggedModelOutput
+
         self.client.finalize_logged_model(entry.model_id, "READY")
-        self.client.log_outputs(entry.run_id, [LoggedModelOutput(str(entry.model_id), 0)])
-        name, card = registered_name(entry.execution), _card(entry.execution, folder)
+        if not self.client.get_run(entry.run_id).outputs.model_outputs:
+            self.client.log_outputs(entry.run_id, [LoggedModelOutput(str(entry.model_id), 0)])
+        name = registered_name(entry.execution)
+        version = self._version(name, entry)
+        self.client.set_registered_model_alias(name, f"seed-{entry.execution.labels.get('seed', '0')}", version)
+        self.client.set_logged_model_tags(entry.model_id, {"rmpipe.registered": f"models:/{name}/{version}"})
+
+    def _version(self, name: str, entry: Entry) -> str:
+        """The registered version of these bytes in this store, made unless it is there."""
+        from mlflow.exceptions import MlflowException
+
         with suppress(MlflowException):  # another process may have made it first, or it is there from before
             self.client.create_registered_model(name)
-        source = folder / "model" if (folder / "model").is_dir() else folder
-        with suppress(FileNotFoundError):
-            source = Path(json.loads((folder / "reference.json").read_text())["path"])
-        tags = {"rmpipe.address": entry.execution.address}
-        version = self.client.create_model_version(
-            name, source.as_uri(), run_id=entry.run_id, tags=tags, description=card, await_creation_for=0, model_id=None
-        )
-        self.client.set_registered_model_alias(name, f"seed-{entry.execution.labels.get('seed', '0')}", version.version)
-        self.client.set_logged_model_tags(entry.model_id, {"rmpipe.registered": f"models:/{name}/{version.version}"})
+        folder = Store(self.home).folder(entry.execution.address)
+        source = _source(folder).absolute().as_uri()
+        tags = {"rmpipe.address": entry.execution.address, "rmpipe.content": entry.content}
+        for version in self.client.search_model_versions(f"name = '{name}'"):
+            if version.source == source and tags.items() <= version.tags.items():
+                return version.version
+        card = _card(entry.execution, folder)
+        made = self.client.create_model_version(name, source, entry.run_id, tags, None, card, await_creation_for=0)
+        return made.version
 
-    def _measured(self, entry: Entry, metrics: dict[str, float], now: int) -> None:
+    def _measured(self, entry: Entry) -> None:
         """Numbers about a reward model under one policy stand with the reward model, whichever run found them."""
         from mlflow.entities import Metric
 
         labels, model_id = entry.execution.labels, entry.execution.subject
         where = ".".join(labels[name] for name in ("policy", "algorithm") if name in labels)
         points = [
-            Metric(_metric_name(f"{where}.{name}"), value, now, 0, model_id=model_id, run_id=entry.run_id)
-            for name, value in metrics.items() if math.isfinite(value)
+            Metric(_metric_name(f"{where}.{name}"), value, entry.ended, 0, model_id=model_id, run_id=entry.run_id)
+            for name, value in entry.metrics.items() if math.isfinite(value)
         ]  # fmt: skip
         self.client.log_batch(entry.run_id, metrics=points)
+
+    def _show(self, entry: Entry) -> None:
+        """Texts to read on the run's own page."""
+        try:
+            table = open_artifact(entry.execution.address, self.home).preview()
+        except Exception as error:  # somebody else's kind of artifact: what was made is whole all the same
+            return self._warn(entry.run_id, "texts", f"its preview failed: {type(error).__name__}: {error}")
+        shown = {file.path for file in self.client.list_artifacts(entry.run_id)} if table is not None else set()
+        if table is not None and "texts.json" not in shown:
+            self.client.log_table(entry.run_id, table, "texts.json")
+
+    def _warn(self, run_id: str, about: str, text: str) -> None:
+        LOG.warning("%s", text)
+        self.client.set_tag(run_id, f"rmpipe.warning.{about}", text[:5000])
 
     def _experiment(self, name: str) -> str:
         if name not in self._experiments:
@@ -231,20 +263,21 @@ class Ledger:
             self._experiments[name] = found.experiment_id
         return self._experiments[name]
 
-    def _bury(self, experiment: str, address: str) -> None:
-        query = f"tags.`rmpipe.address` = '{address}' and attributes.status = 'RUNNING'"
-        for run in self.client.search_runs([experiment], query):
-            self.client.set_terminated(run.info.run_id, "KILLED")
-
     # -- a study's invocations ------------------------------------------------------------------------------------
 
-    def open_study(self, study: str, question: str) -> str:
-        """The parent run of one invocation."""
+    def open_study(self, study: str, question: str, at: int | None = None) -> str:
+        """The parent run of one invocation, which began now or at a time of before, in milliseconds."""
         tags = {"rmpipe.study": study, "rmpipe.question": question}
-        return self.client.create_run(self._experiment("study"), tags=tags, run_name=study).info.run_id
+        run = self.client.create_run(self._experiment("study"), start_time=at, tags=tags, run_name=study)
+        return run.info.run_id
 
     def close_study(
-        self, run_id: str, addresses: list[dict[str, Any]], status: str, report: Report | None = None
+        self,
+        run_id: str,
+        addresses: list[dict[str, Any]],
+        status: str,
+        report: Report | None = None,
+        at: int | None = None,
     ) -> None:
         """List every address of an invocation, hits too, and keep the report and the ranking with it.
 
@@ -252,19 +285,24 @@ class Ledger:
             addresses: {"stage", "title", "address", "status"} each.
             status: `FINISHED` or `FAILED`.
             report: the study's report, when it is made.
+            at: when it ended, in milliseconds since the epoch; now by default.
         """
         columns = {name: [item[name] for item in addresses] for name in ("stage", "title", "address", "status")}
         if addresses:
             self.client.log_table(run_id, columns, "addresses.json")
         for status_name in ("made", "hit", "failed"):
-            self.client.log_metric(run_id, f"stages.{status_name}", columns["status"].count(status_name))
-        if report is not None and report.built:
-            self.client.log_artifact(run_id, str(report.page))
-            self._keep_answer(run_id, report.inputs["ranking"].answer())
-        self.client.set_terminated(run_id, status)
+            self.client.log_metric(run_id, f"stages.{status_name}", columns["status"].count(status_name), at)
+        try:
+            if report is not None and report.built:
+                self.client.log_artifact(run_id, str(report.page))
+                self._keep_answer(run_id, report.inputs["ranking"].answer())
+        finally:
+            self.client.set_terminated(run_id, status, end_time=at)
 
     def _keep_answer(self, run_id: str, answer: dict[str, Any]) -> None:
         """The ranking as a table, and the best teacher of each policy as an alias of its registered model."""
+        from mlflow.exceptions import MlflowException
+
         rows = [
             {key: value for key, value in row.items() if not isinstance(value, dict | list)} | _numbers(row)
             for row in answer["rows"]
@@ -275,83 +313,62 @@ class Ledger:
         self.client.set_tag(
             run_id, "mlflow.note.content", "\n\n".join([answer["question"], *answer["sentences"]])[:8000]
         )
-        self._crown(answer)
-
-    def _crown(self, answer: dict[str, Any]) -> None:
-        from mlflow.exceptions import MlflowException
-
-        first = answer["algorithms"][0]
-        for row in answer["rows"]:
-            name, alias = f"{answer['study']}.reward-model.{row['reward_model']}", f"best-teacher-of-{row['policy']}"
-            if row["algorithm"] != first:
-                continue
-            with suppress(MlflowException):
-                self.client.delete_registered_model_alias(name, alias)
-            if row["rank"] in ("1", "1="):
-                with suppress(MlflowException):
-                    version = self.client.get_model_version_by_alias(name, f"seed-{answer['seeds'][0]}").version
-                    self.client.set_registered_model_alias(name, alias, version)
+        try:
+            told, faults = crown(self.client, self.home, answer)
+        except MlflowException as error:
+            told, faults = {}, [f"the best teachers have no aliases: {error}"]
+        for what, uri in told.items():
+            self.client.set_tag(run_id, _metric_name(f"rmpipe.best-teacher.{what}"), uri)
+        if faults:
+            self._warn(run_id, "best-teacher", "; ".join(faults))
 
     def catch_up(self) -> None:
-        """Enter the invocations that had nothing to do and so never opened MLflow."""
-        for file in sorted((self.home / "journal").glob("*.json")):
-            told = json.loads(file.read_text())
-            file.unlink()  # first: an invocation is entered once or, if we are killed here, not at all
-            run_id = self.open_study(told["study"], told["question"])
-            self.close_study(run_id, told["addresses"], "FINISHED", Report(told["report"], self.home))
+        """Close the runs of processes that died, and enter the invocations that had nothing to do."""
+        for address in self.journal.addresses():
+            with suppress(_AliveError), Store(self.home).lock(address, waiting=_leave_alone):
+                self.settle(address)
+        for told in self.journal.notes():
+            try:
+                self._enter(told)
+            except Exception as error:  # nothing that must be made depends on it
+                LOG.warning("an earlier invocation of %s was not entered: %s", told.get("study"), error)
 
-    def count_runs(self) -> int:
-        """How many runs there are in all."""
-        ids = [experiment.experiment_id for experiment in self.client.search_experiments()]
-        return sum(len(self.client.search_runs([experiment], max_results=50_000)) for experiment in ids)
+    def _enter(self, told: dict[str, Any]) -> None:
+        at = told["time"]
+        run_id = self.open_study(told["study"], told["question"], at)
+        self.close_study(run_id, told["addresses"], "FINISHED", Report(told["report"], self.home), at)
 
     # -- the browser ----------------------------------------------------------------------------------------------
 
     def serve(self, port: int) -> int:
-        """Serve MLflow on loopback until Ctrl-C; the next free port is taken if this one is not."""
-        self.prepare()
-        port = next(number for number in range(port, port + 100) if _free(number))
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "server",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        command += [
-            "--backend-store-uri",
-            self.uri,
-            "--default-artifact-root",
-            (self.home / "mlflow-artifacts").as_uri(),
-        ]
-        environment = {**os.environ, **QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        print(f"MLflow on http://127.0.0.1:{port}   (Ctrl-C ends it)", flush=True)
-        server = subprocess.Popen(
-            command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            return server.wait()
-        except KeyboardInterrupt:
-            return 0
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(server.pid, 15)
-            server.wait(timeout=10)
+        """Serve MLflow's pages on loopback until Ctrl-C or SIGTERM, see `browser.serve`."""
+        from rmpipe.browser import serve
+
+        if not self.uri.startswith("http"):
+            self.prepare()
+        return serve(self.home, self.uri, {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, port)
 
 
-def note(home: Path, told: dict[str, Any]) -> None:
-    """Leave a note of an invocation that had nothing to do; MLflow, seconds to import, learns of it later."""
-    folder = home / "journal"
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{time.time_ns()}-{os.getpid()}.json"
-    part = file.with_suffix(".part")
-    part.write_text(json.dumps(told))
-    part.replace(file)
+class _AliveError(Exception):
+    """The process that holds an address lives."""
+
+
+def _leave_alone(holder: dict[str, Any]) -> None:
+    raise _AliveError
+
+
+def note(home: Path, told: dict[str, Any]) -> bool:
+    """Leave a note of an invocation that had nothing to do; MLflow, seconds to import, learns of it later.
+
+    Returns:
+        False when the store cannot be written, which is said: the answer matters more than that it was asked for.
+    """
+    try:
+        Journal(home).note(told)
+    except OSError as error:
+        print(f"MLflow will not list this invocation: {home}: {error.strerror or error}", file=sys.stderr)
+        return False
+    return True
 
 
 def warm() -> None:
@@ -368,18 +385,55 @@ def registered_name(execution: Execution) -> str:
     parts = [
         execution.labels[name] for name in ("base", "policy", "reward_model", "algorithm") if name in execution.labels
     ]
-    return ".".join([execution.study or "rmpipe", MODELS[execution.kind], *parts])
+    return registrable(".".join([execution.study or "rmpipe", MODELS[execution.kind], *parts]))
 
 
-def model_path(uri: str, home: Path) -> Path:
-    """The folder behind `models:/name@alias`, which `from_pretrained` loads; nothing is copied."""
+def model_path(uri: str, home: Path | None = None) -> Path:
+    """The folder behind `models:/name@alias`, which `from_pretrained` loads; nothing is copied.
+
+    Args:
+        home: the folder with all state; that of `$RMPIPE_HOME` by default.
+    """
     import mlflow
 
-    os.environ.update(QUIET)
-    ledger = Ledger(home)
-    name, alias = uri.removeprefix("models:/").split("@")
-    version = ledger.client.get_model_version_by_alias(name, alias)
+    ledger = Ledger(home or Store().home)
+    name, word = uri.removeprefix("models:/").rsplit("@", 1)
+    version = ledger.client.get_model_version_by_alias(name, word)
     return Path(mlflow.artifacts.download_artifacts(version.source))
+
+
+def _tags(execution: Execution) -> dict[str, str]:
+    """What a run is found by: the address, the study, the labels, the address of each input."""
+    tags = {"rmpipe.address": execution.address, "rmpipe.study": execution.study, "rmpipe.kind": execution.kind}
+    tags |= {f"rmpipe.{name}": value for name, value in execution.labels.items()}
+    for name in dict.fromkeys(name for name, *_ in execution.inputs):
+        addresses = [address for argument, address, *_ in execution.inputs if argument == name]
+        tags[f"rmpipe.input.{name}"] = ", ".join(addresses)[:5000]
+    if execution.parent_run:
+        tags["mlflow.parentRunId"] = execution.parent_run
+    if commit := execution.surroundings.get("commit"):
+        tags["mlflow.source.git.commit"] = commit
+    return tags
+
+
+def _points(entry: Entry) -> list[Any]:
+    """Numbers and curves; the numbers at the last step, so that they stand, not a curve of one name."""
+    from mlflow.entities import Metric
+
+    last = max((step for _, _, step, _ in entry.curve), default=0)
+    told = [(name, value, last, entry.ended) for name, value in entry.metrics.items()]
+    return [
+        Metric(_metric_name(name), value, at, step)
+        for name, value, step, at in [*told, *entry.curve]
+        if math.isfinite(value)
+    ]
+
+
+def _source(folder: Path) -> Path:
+    """Where the weights of an artifact lie: in it, or where its reference says."""
+    with suppress(FileNotFoundError):
+        return Path(json.loads((folder / "reference.json").read_text())["path"])
+    return folder / "model" if (folder / "model").is_dir() else folder
 
 
 def _card(execution: Execution, folder: Path) -> str:
@@ -401,16 +455,3 @@ def _numbers(row: dict[str, Any]) -> dict[str, float | None]:
 
 def _metric_name(text: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "_-. /:" else "_" for letter in text)
-
-
-def _free(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) != 0
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

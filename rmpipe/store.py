@@ -7,22 +7,29 @@ its holder dies. `record.json` beside the data says what was told and what came 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rmpipe.artifact import Artifact, open_artifact
 from rmpipe.config import StudyError, digest, flatten
 
 RECORD = "record.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+LEAST = 100 << 20
+"""Bytes that must be free before anything is begun: the databases and one small model need as much."""
+REMEDY = "free space or set RMPIPE_HOME to a folder you may write"
 
 
 class StoreError(RuntimeError):
@@ -45,11 +52,17 @@ class Store:
 
     Args:
         home: `$RMPIPE_HOME`, by default `.rmpipe` in the working folder.
+
+    Raises:
+        StoreError: the home, or a folder above it, is a file.
     """
 
     def __init__(self, home: Path | str | None = None):
         self.home = Path(home or os.environ.get("RMPIPE_HOME") or ".rmpipe").absolute()
         self.root = self.home / "store"
+        there = next(path for path in (self.home, *self.home.parents) if path.exists())
+        if not there.is_dir():
+            raise StoreError(f"{self.home}: {there} is a file; set RMPIPE_HOME to a folder you may write")
 
     @staticmethod
     def address(identity: dict[str, Any]) -> str:
@@ -108,7 +121,7 @@ class Store:
         altered = self._altered(address, record, trust_times=False)
         if altered or record.get("altered"):
             record["altered"] = list(altered)
-            _write_whole(self.folder(address) / RECORD, json.dumps(record, indent=1))
+            write_whole(self.folder(address) / RECORD, json.dumps(record, indent=1))
         return altered
 
     def all(self, stage: str | None = None) -> list[str]:
@@ -130,14 +143,19 @@ class Store:
 
     # -- making ---------------------------------------------------------------------------------------------------
 
+    def lock_file(self, address: str) -> Path:
+        """There while an address is held; what was killed outright leaves it behind, without holding anything."""
+        return self.home / "locks" / f"{address.replace('/', '-')}.lock"
+
     @contextmanager
     def lock(self, address: str, waiting: Callable[[dict[str, Any]], None] = lambda holder: None) -> Iterator[None]:
         """Hold the right to make an address. A second process waits, having been told for whom and since when.
 
         Args:
-            waiting: called once with the holder's {"pid", "since", "command"} when somebody else holds it.
+            waiting: called with the holder's {"pid", "since", "command"} when somebody else holds it; what it raises
+                is raised, and nothing is waited for.
         """
-        path = self.home / "locks" / f"{address.replace('/', '-')}.lock"
+        path = self.lock_file(address)
         file = _acquire(path, waiting)
         try:
             holder = {
@@ -167,23 +185,56 @@ class Store:
         try:
             yield part
         except OSError as error:
-            raise _unwritable(self.home, error) if error.errno in (28, 30, 13, 122) else error from error
+            if error.errno in FULL and self._is_ours(error.filename):
+                raise _unwritable(self.home, error) from error
+            raise
         finally:
             shutil.rmtree(part, ignore_errors=True)
 
-    def publish(self, part: Path, address: str, record: dict[str, Any]) -> None:
-        """Write the record with a digest of every file, and rename the folder into place in one step."""
+    def _is_ours(self, file: Any) -> bool:
+        """Whether an error is about a file of this store, not one of the user's; an unnamed file is taken for ours."""
+        return not isinstance(file, str | bytes) or Path(os.fsdecode(file)).absolute().is_relative_to(self.home)
+
+    @staticmethod
+    def seal(part: Path) -> dict[str, Any]:
+        """What a record says of a folder's files: {"files", "content"}, a digest of each and one of all."""
         files = {str(path.relative_to(part)): _entry(path) for path in sorted(part.rglob("*")) if path.is_file()}
         content = digest({name: entry["sha256"] for name, entry in files.items()}, 64)
-        _write_whole(part / RECORD, json.dumps({**record, "content": content, "files": files}, indent=1))
-        final, old = self.folder(address), part.with_suffix(".old")
+        return {"content": content, "files": files}
+
+    def publish(self, part: Path, address: str, record: dict[str, Any]) -> None:
+        """Write the record, which has been sealed, and rename the folder into place in one step."""
+        write_whole(part / RECORD, json.dumps(record, indent=1))
+        final = self.folder(address)
         if final.exists():
-            final.rename(old)
+            final.rename(part.with_suffix(".old"))
         part.rename(final)
-        shutil.rmtree(old, ignore_errors=True)
-        shutil.rmtree(self.scratch(address), ignore_errors=True)
+        self.clear(address)
         with (self.home / "built.txt").open("a") as ledger:
             ledger.write(f"{address}\n")
+
+    def clear(self, address: str) -> None:
+        """Remove what an artifact in place needs no more: its checkpoints, and the folder that it replaced."""
+        final = self.folder(address)
+        for left in (self.scratch(address), *final.parent.glob(f".{final.name}.*")):
+            shutil.rmtree(left, ignore_errors=True)
+
+    def check_writable(self) -> None:
+        """Refuse to begin what could not be kept: called before anything is computed.
+
+        Raises:
+            StoreError: the store cannot be written, or less than 100 MiB are free; names the folder and the remedy.
+        """
+        try:
+            for folder in (self.home, self.root):
+                folder.mkdir(parents=True, exist_ok=True)
+                write_whole(folder / f".probe.{os.getpid()}", "x" * 4096)
+                (folder / f".probe.{os.getpid()}").unlink()
+            free = shutil.disk_usage(self.root).free
+        except OSError as error:
+            raise _unwritable(self.home, error) from error
+        if free < LEAST:
+            raise StoreError(f"{self.home}: only {free >> 20} MiB are free, {LEAST >> 20} are needed; {REMEDY}")
 
     # -- why ------------------------------------------------------------------------------------------------------
 
@@ -198,13 +249,34 @@ class Store:
             return [f"altered: {', '.join(status)}"]
         if self._built(address):
             return ["its folder is gone"]
-        mine = flatten({**identity["config"], **identity["inputs"], "version": identity["version"]})
-        best: list[str] | None = None
+        found = self.nearest(identity)
+        return found[1] if found else ["never made before"]
+
+    def nearest(self, identity: dict[str, Any], but: str = "") -> tuple[str, list[str]] | None:
+        """The record of the same stage with the fewest differing leaves.
+
+        Args:
+            identity: {"stage", "version", "config", "inputs"}; a record will do.
+            but: an address to leave out: its own.
+
+        Returns:
+            its address, and what differs as `sampling.temperature: 1.0 -> 0.7`; None when there is no other.
+        """
+        mine = _leaves(identity)
+        best: tuple[int, str, dict[str, Any]] = (sys.maxsize, "", {})
         for other in self.all(identity["stage"]):
-            lines = difference(self.record(other) or {}, mine)
-            if lines and (best is None or len(lines) < len(best)):
-                best = lines
-        return best if best is not None else ["never made before"]
+            leaves = self._leaves(other) if other != but else {}
+            apart = len(_differing(leaves, mine)) if leaves else 0
+            if 0 < apart < best[0]:
+                best = (apart, other, leaves)
+        return (best[1], _lines(best[2], mine)) if best[1] else None
+
+    def _leaves(self, address: str) -> dict[str, Any]:
+        path = self.folder(address) / RECORD
+        try:
+            return _leaves_at(path, path.stat().st_mtime_ns)
+        except OSError:
+            return {}
 
     def _built(self, address: str) -> bool:
         try:
@@ -215,35 +287,58 @@ class Store:
 
 def difference(record: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     """The leaves in which a record differs from a flat identity, as `name: old -> new`."""
-    if "config" not in record:
-        return []
-    other = flatten({**record["config"], **record["inputs"], "version": record["version"]})
+    return _lines(_leaves(record), mine) if "config" in record else []
+
+
+def _leaves(identity: dict[str, Any]) -> dict[str, Any]:
+    return flatten({**identity["config"], **identity["inputs"], "version": identity["version"]})
+
+
+@lru_cache(maxsize=8192)
+def _leaves_at(path: Path, written: int) -> dict[str, Any]:
+    """The leaves of a record as it was written then: a plan compares each record with every step that is missing."""
+    try:
+        return _leaves(json.loads(path.read_text()))
+    except (json.JSONDecodeError, KeyError):
+        return {}
+
+
+def _differing(other: dict[str, Any], mine: dict[str, Any]) -> list[str]:
     absent = object()
-    names = [name for name in {**other, **mine} if other.get(name, absent) != mine.get(name, absent)]
-    return [f"{name}: {_shown(other, name)} -> {_shown(mine, name)}" for name in names]
+    return [name for name in {**other, **mine} if other.get(name, absent) != mine.get(name, absent)]
+
+
+def _lines(other: dict[str, Any], mine: dict[str, Any]) -> list[str]:
+    return [f"{name}: {_shown(other, name)} -> {_shown(mine, name)}" for name in _differing(other, mine)]
 
 
 def _shown(leaves: dict[str, Any], name: str) -> str:
     return json.dumps(leaves[name], ensure_ascii=False)[:80].strip('"') if name in leaves else "(none)"
 
 
-def _acquire(path: Path, waiting: Callable[[dict[str, Any]], None]):
+def _acquire(path: Path, waiting: Callable[[dict[str, Any]], None]) -> IO[str]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            file = path.open("a+")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                waiting(_holder(path))
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                return file
-            file.close()  # the holder let go and removed the name between our opening and our locking it
-    except PermissionError as error:
-        raise _unwritable(path.parent, error) from error
+            with ExitStack() as stack:
+                file = stack.enter_context(path.open("a+"))
+                if _locked(file, path, waiting):
+                    stack.pop_all()
+                    return file
     except OSError as error:
         raise _unwritable(path.parent, error) from error
+
+
+def _locked(file: IO[str], path: Path, waiting: Callable[[dict[str, Any]], None]) -> bool:
+    """Lock a file; False when its holder, letting go, removed its name, or another has made the name anew."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        waiting(_holder(path))
+        fcntl.flock(file, fcntl.LOCK_EX)
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
 
 
 def _holder(path: Path) -> dict[str, Any]:
@@ -254,9 +349,7 @@ def _holder(path: Path) -> dict[str, Any]:
 
 
 def _unwritable(where: Path, error: OSError) -> StoreError:
-    return StoreError(
-        f"{where}: cannot write ({error.strerror}); free space or set RMPIPE_HOME to a folder you may write"
-    )
+    return StoreError(f"{where}: cannot write ({error.strerror or error}); {REMEDY}")
 
 
 def _entry(path: Path) -> dict[str, Any]:
@@ -269,13 +362,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def find(stage: str, **labels: Any) -> list[Artifact]:

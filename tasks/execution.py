@@ -6,7 +6,9 @@ of its own, and dies with its parent.
 
 from __future__ import annotations
 
+import gc
 import glob
+import json
 import logging
 import os
 import platform
@@ -19,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -26,12 +29,14 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from rmpipe.artifact import Artifact
+from rmpipe.artifact import Artifact, handles
 from rmpipe.config import Runtime, StudyError, flatten
-from rmpipe.store import Store
+from rmpipe.journal import Execution, Journal
+from rmpipe.store import Store, write_whole
 from tasks.stage import Call, staleness
 
 PACKAGES = ("torch", "transformers", "trl", "datasets", "mlflow", "prefect", "pandas", "numpy")
+CURVES = "curves.jsonl"
 Say = Callable[[str, str, Any], None]  # kind of event, address, what
 
 
@@ -64,19 +69,35 @@ class Log:
     """What a stage tells while it works.
 
     Attributes:
-        scratch: a folder that survives a kill; a trainer's checkpoints go there, and the next run resumes from them.
+        scratch: a folder that survives a kill; a trainer's checkpoints go there, and the next run resumes from them,
+            as do the curves so far.
     """
 
     address: str
     scratch: Path
     say: Say = lambda kind, address, what: None
-    curve: list[tuple[str, float, int, int]] = field(default_factory=list)
-    runtime: dict[str, Any] = field(default_factory=dict)
+    points: dict[tuple[str, int], tuple[float, int]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.points = {}
+        with suppress(FileNotFoundError):
+            for line in (self.scratch / CURVES).read_text().splitlines():
+                with suppress(ValueError):  # the last line of a process that was killed while it wrote
+                    name, value, step, at = json.loads(line)
+                    self.points[name, step] = (value, at)
+
+    @property
+    def curve(self) -> list[tuple[str, float, int, int]]:
+        """(name, value, step, milliseconds since the epoch), each step of a name once: the last that was told of it."""
+        return [(name, value, step, at) for (name, step), (value, at) in self.points.items()]
 
     def metrics(self, values: dict[str, float], step: int | None = None) -> None:
         """Points of the run's curves in MLflow."""
         now = int(time.time() * 1000)
-        self.curve += [(name, float(value), step or 0, now) for name, value in values.items()]
+        told = {(name, int(step or 0)): (float(value), now) for name, value in values.items()}
+        self.points |= told
+        with (self.scratch / CURVES).open("a") as file:  # a line begins anew, whatever a kill left of the one before
+            file.writelines(f"\n{json.dumps([name, value, at, now])}" for (name, at), (value, now) in told.items())
 
     def progress(self, done: int, total: int) -> None:
         """How far it is."""
@@ -93,35 +114,62 @@ def perform(
     """
     began = time.monotonic()
     with store.lock(call.address, waiting=lambda holder: say("wait", call.address, holder)):
+        _settle(call.address, store)
         notes = tuple(staleness(call, store))
         refused = errand.refresh or (errand.strict and notes)
         if store.status(call.address) and not refused:
             return Outcome(call.address, "taken", notes=notes)
         say("start", call.address, call.title)
         with store.making(call.address) as part:
-            log = Log(call.address, store.scratch(call.address), say)
-            log.scratch.mkdir(parents=True, exist_ok=True)
+            log = Log(call.address, _scratch(call, store, errand), say)
             _make(call, store, errand, log, part, began)
     return Outcome(call.address, "made", time.monotonic() - began)
+
+
+def _settle(address: str, store: Store) -> None:
+    """Close the run that a process left open here when it died."""
+    if Journal(store.home).file(address).exists():
+        from rmpipe.lineage import Ledger
+
+        Ledger(store.home).settle(address)
+
+
+def _scratch(call: Call, store: Store, errand: Errand) -> Path:
+    """The folder of the address that survives a kill, emptied of what other code or other inputs have left there."""
+    folder = store.scratch(call.address)
+    mark, made_with = folder / "made-with.json", json.dumps({"code": call.code, "read": _read(call)}, sort_keys=True)
+    if errand.refresh or not mark.exists() or mark.read_text() != made_with:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        write_whole(mark, made_with)
+    return folder
+
+
+def _read(call: Call) -> dict[str, str]:
+    """The content of what a call reads."""
+    return {need.address: need.content for need in call.needs}
 
 
 def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began: float) -> None:
     from rmpipe.lineage import Ledger
 
     ledger = Ledger(store.home)
-    entry = ledger.begin(_execution(call, store, errand))
+    entry = ledger.begin(_execution(call, errand))
     try:
         draft = call.stage.function(**call.told, out=part, log=log)
-        record = _record(call, store, draft, entry.run_id, time.monotonic() - began)
-        ledger.dress(entry, part, record)
+        record = _record(call, draft, entry.run_id, time.monotonic() - began)
+        record |= store.seal(part)
+        ledger.dress(entry, record, log.curve)
         store.publish(part, call.address, record)
     except BaseException as error:
-        ledger.fail(entry, f"{type(error).__name__}: {error}", killed=isinstance(error, SystemExit | KeyboardInterrupt))
+        if (store.record(call.address) or {}).get("run_id") != entry.run_id:  # else it is in place: see `Ledger.settle`
+            killed = isinstance(error, SystemExit | KeyboardInterrupt)
+            ledger.fail(entry, f"{type(error).__name__}: {error}", killed=killed)
         raise
-    ledger.finish(entry, store.folder(call.address), draft.metrics, log.curve)
+    ledger.finish(entry)
 
 
-def _record(call: Call, store: Store, draft: Artifact, run_id: str, seconds: float) -> dict[str, Any]:
+def _record(call: Call, draft: Artifact, run_id: str, seconds: float) -> dict[str, Any]:
     return {
         **call.identity,
         "kind": call.stage.output.__name__,
@@ -133,7 +181,7 @@ def _record(call: Call, store: Store, draft: Artifact, run_id: str, seconds: flo
         "seconds": round(seconds, 3),
         "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "code": call.code,
-        "read": {need.address: need.content for need in call.needs},
+        "read": _read(call),
         "runtime": runtime(call),
         **surroundings(),
     }
@@ -165,16 +213,12 @@ def _threads() -> int:
     return torch.get_num_threads() if torch else 0
 
 
-def _execution(call: Call, store: Store, errand: Errand) -> Any:
-    from rmpipe.lineage import Execution
-
-    inputs = []
-    for name in call.stage.inputs:
-        for handle in _flat(call.told[name]):
-            record = handle.record
-            inputs.append(
-                (name, handle.address, record["kind"], record.get("run_id"), record.get("model_id"), record["content"])
-            )
+def _execution(call: Call, errand: Errand) -> Execution:
+    inputs = [
+        (name, handle.address, handle.record["kind"], handle.record.get("model_id"))
+        for name in call.stage.inputs
+        for handle in handles(call.told[name])
+    ]
     return Execution(
         stage=call.stage.name,
         address=call.address,
@@ -197,12 +241,6 @@ def _subject(call: Call) -> str | None:
     return told.record.get("model_id") if told else None
 
 
-def _flat(value: Any) -> list[Artifact]:
-    from rmpipe.artifact import handles
-
-    return list(handles(value))
-
-
 # -- the pool -------------------------------------------------------------------------------------------------------
 
 
@@ -211,12 +249,13 @@ class Pool:
 
     Args:
         store: where to.
-        jobs: how many processes; each computes with an equal share of the cores.
+        jobs: how many processes.
+        threads: how many each computes with. Sums of another number of threads may differ in their last bits, so it is
+            said, and does not follow from `jobs`: whatever runs side by side gives what it gives alone.
     """
 
-    def __init__(self, store: Store, jobs: int):
+    def __init__(self, store: Store, jobs: int, threads: int = 1):
         self.store, self.jobs, context = store, jobs, get_context("spawn")
-        threads = max(1, (os.cpu_count() or 1) // jobs)
         environment = {
             "OMP_NUM_THREADS": str(threads),
             "MKL_NUM_THREADS": str(threads),
@@ -236,6 +275,12 @@ class Pool:
     def submit(self, call: Call, errand: Errand) -> Any:
         """A future of the call's `Outcome`; it never raises what the stage raised."""
         return self.executor.submit(_work, call, errand)
+
+    def killed_at(self, address: str) -> bool:
+        """Once a worker has died, and the others were ended for it: whether it was making this address."""
+        for worker in list((self.executor._processes or {}).values()):
+            worker.join(timeout=10)
+        return self.store.lock_file(address).exists()
 
     def close(self, *, at_once: bool) -> None:
         """Let the workers go; `at_once` ends what they do, and nothing half-written of theirs is left."""
@@ -281,6 +326,8 @@ def _import_trainers() -> None:
     warm()
     transformers.logging.set_verbosity_error()
     from trl import RLOOTrainer  # noqa: F401
+
+    gc.freeze()  # trainers collect garbage at every start: half a second over all that was imported
 
 
 def _speak_into(file: Path) -> None:

@@ -8,7 +8,6 @@ executes exactly what `plan` printed. Outside of `planning()` the call runs at o
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,7 +16,7 @@ from functools import cached_property, update_wrapper
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from rmpipe.artifact import Artifact, addresses, handles
-from rmpipe.code import changed, code_key
+from rmpipe.code import changed, code_key, remembered
 from rmpipe.config import Config, StudyError, identity, nearest, plain
 from rmpipe.store import Store
 
@@ -147,6 +146,8 @@ class Step:
     status: str
     why: list[str]
     notes: list[str]
+    refresh: bool = False
+    """Made again although the store has it."""
 
     @property
     def address(self) -> str:
@@ -166,7 +167,6 @@ class Plan:
         store: where artifacts lie.
         strict: refuse a hit whose code, or whose inputs' bytes, are not those of today.
         refresh: names of stages to make again.
-        only: names of stages to stop after: nothing that they do not need is asked for.
     """
 
     def __init__(self, store: Store, *, strict: bool = False, refresh: tuple[str, ...] = ()):
@@ -183,7 +183,7 @@ class Plan:
         status = self.store.status(call.address)
         notes = staleness(call, self.store) if status else []
         if status and call.stage.name in self.refresh:
-            return Step(call, "run", ["refresh asked for"], [])
+            return Step(call, "run", ["refresh asked for"], [], refresh=True)
         if status and self.strict and notes:
             return Step(call, "run", [f"{note}; refused by --strict" for note in notes], [])
         if status:
@@ -222,7 +222,8 @@ def planning(store: Store, **options: Any) -> Iterator[Plan]:
     plan = Plan(store, **options)
     token = _plan.set(plan)
     try:
-        yield plan
+        with remembered(store.home / "code.json"):
+            yield plan
     finally:
         _plan.reset(token)
 
@@ -240,9 +241,3 @@ def staleness(call: Call, store: Store) -> list[str]:
         if now and then and now["content"] != then:
             notes.append(f"input {need.address} was made again with other bytes")
     return notes
-
-
-def elapsed(since: float) -> str:
-    """`4.2 s` or `3:20`."""
-    seconds = time.monotonic() - since
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)}:{int(seconds % 60):02d}"

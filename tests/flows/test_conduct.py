@@ -66,10 +66,10 @@ def scratches(place, stage: str) -> dict[str, Path]:
     return {path.name.replace("-", "/", 1): path for path in place.home.glob(f"scratch/{stage}-*")}
 
 
-def training(place, stage: str, steps: int):
+def training(place, stage: str, steps: int, but: str = ""):
     """The address at which a stage has a whole checkpoint of so many steps or more."""
     for address, scratch in scratches(place, stage).items():
-        if any(step >= steps for step in checkpoints(scratch)):
+        if address != but and any(step >= steps for step in checkpoints(scratch)):
             return address
     return None
 
@@ -147,7 +147,7 @@ def blow(place, started, address: str) -> Blow:
 
 @pytest.fixture(scope="module")
 def battered(tiny, places, until):
-    """A study run one stage at a time, with nothing in its store: killed, its worker killed, interrupted, finished."""
+    """A study run with nothing in its store: killed, one of two workers killed, interrupted, finished."""
     place, blows = places(tiny), {}
     shutil.rmtree(place.home / "store")
 
@@ -157,14 +157,14 @@ def battered(tiny, places, until):
     blows["killed"] = blow(place, run, address)
     place.clear()  # Prefect's server does not know that nobody needs it any more
 
-    run = place.start("run", "tiny.toml", "--jobs", "1", *OFTEN)
+    run = place.start("run", "tiny.toml", "--jobs", "2", *OFTEN)
     address = until(lambda: training(place, "align", 1), "a checkpoint of an aligned policy")
     os.kill(holder(place, address)["pid"], signal.SIGKILL)
     blows["worker killed"] = blow(place, run, address)
 
     run = place.start("run", "tiny.toml", "--jobs", "1", *OFTEN)
     until(lambda: address in place.records(), "the aligned policy whose worker was killed")
-    after = until(lambda: training(place, "align", 1), "a checkpoint of the next aligned policy")
+    after = until(lambda: training(place, "align", 1, but=address), "a checkpoint of the next aligned policy")
     run.signal(signal.SIGINT)
     blows["interrupted"] = blow(place, run, after)
 
@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_leaves_nothing_at_the_address_but_its_checkpoints
     assert max(killed.steps) >= 3
 
 
-def test_a_worker_that_was_killed_fails_the_run_and_is_named(battered):
+def test_a_worker_that_was_killed_fails_the_run_and_its_stage_is_named(battered):
     killed = battered[1]["worker killed"]
     assert killed.code == 1
     assert f"({killed.address}): its worker process died" in killed.said.splitlines()[-1]
@@ -214,8 +214,10 @@ def test_training_goes_on_from_the_last_whole_checkpoint(battered):
     client, runs = Ledger(place.home).client, mlflow_runs(place.home)
     for name in ("killed", "worker killed", "interrupted"):
         last = of_address(runs, blows[name].address)[-1]
-        told = [point.step for point in client.get_metric_history(last.info.run_id, "learning_rate")]
-        assert min(told) == max(blows[name].steps) + 1, name
+        told = [point.step for point in client.get_metric_history(last.info.run_id, "resumed_from")]
+        assert told == [max(blows[name].steps)], name
+        curve = {point.step for point in client.get_metric_history(last.info.run_id, "learning_rate")}
+        assert min(curve) == 1, name  # what was told before the blow is kept
 
 
 def test_a_run_killed_and_resumed_one_by_one_ends_in_the_bytes_of_one_side_by_side(battered, tiny):
@@ -245,8 +247,10 @@ def test_mlflow_says_which_executions_were_killed(battered):
     for name in ("killed", "worker killed", "interrupted"):
         statuses = [run.info.status for run in of_address(runs, blows[name].address)]
         assert statuses == ["FINISHED", "KILLED", "FINISHED"], name
-    addressed = [run for run in runs if "rmpipe.address" in run.data.tags]
-    assert Counter(run.info.status for run in addressed) == {"FINISHED": 66, "KILLED": 3}
+    found = Counter(run.info.status for run in runs if "rmpipe.address" in run.data.tags)
+    beside = found.pop("KILLED") - 3  # what the other of the two workers was at, if anything
+    assert beside in (0, 1)
+    assert found == {"FINISHED": 66}
 
 
 def test_prefect_shows_hits_as_cached_and_the_rest_as_completed(battered):

@@ -159,6 +159,66 @@ def test_scores_are_arrays_and_pairs_are_none_where_none_were_scored(tmp_path: P
     assert scores.pairs().tolist() == [[3.0, 4.0]]
 
 
+# -- what a person reads ----------------------------------------------------------------------------------------------
+
+
+def test_what_holds_no_texts_has_no_preview(tmp_path: Path):
+    for kind in (Weights, Policy, RewardModel, Scores, Measurement, Ranking):
+        assert kind.at(tmp_path).preview() is None
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_first_pairs_are_shown_as_text(tmp_path: Path, chat: bool):
+    prompt = CHAT if chat else "hello"
+    rows = [
+        {"id": i, "prompt": prompt, "chosen": f"yes {i}", "rejected": "x" * 5000, "split": "test", "score": 1.0}
+        for i in range(60)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "preferences.parquet")
+    shown = Preferences.at(tmp_path).preview()
+    assert list(shown) == ["id", "split", "prompt", "chosen", "rejected"]
+    assert shown["id"].tolist() == list(range(50))
+    assert set(shown["prompt"]) == {"system: be kind\nuser: hello" if chat else "hello"}
+    assert shown["chosen"][49] == "yes 49"
+    assert set(shown["rejected"]) == {"x" * 2000}
+
+
+def test_of_no_pairs_nothing_is_shown(tmp_path: Path):
+    columns = ["id", "split", "prompt", "chosen", "rejected"]
+    pd.DataFrame({name: pd.Series(dtype=str) for name in columns}).to_parquet(tmp_path / "preferences.parquet")
+    assert Preferences.at(tmp_path).preview().shape == (0, 5)
+
+
+def test_the_first_responses_are_shown_one_a_row(tmp_path: Path):
+    rows = [
+        {"prompt": [CHAT[1]], "responses": [f"{i}.{j}" for j in range(6)], "tokens": list(range(6))} for i in range(60)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "rollouts.parquet")
+    shown = Rollouts.at(tmp_path).preview()
+    assert list(shown) == ["prompt", "response", "tokens"]
+    assert shown.iloc[:5].to_numpy().tolist() == [
+        ["user: hello", "0.0", 0], ["user: hello", "0.1", 1], ["user: hello", "0.2", 2], ["user: hello", "0.3", 3],
+        ["user: hello", "1.0", 0],
+    ]  # fmt: skip
+    assert len(shown) == 200
+
+
+@pytest.mark.parametrize(("steps", "prompts", "each"), [(5, 8, 8), (10, 100, 20), (300, 2, 1)])
+def test_a_policys_texts_are_shown_over_the_whole_training(tmp_path: Path, steps: int, prompts: int, each: int):
+    rows = [
+        {"step": step, "prompt": f"p{i}", "response": f"{step}", "proxy": 0.5}
+        for step in reversed(range(steps))
+        for i in range(prompts)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "texts.parquet")
+    shown = Policy.at(tmp_path).preview()
+    assert list(shown) == ["step", "prompt", "response", "proxy"]
+    assert shown["step"].is_monotonic_increasing
+    assert (shown["step"].iloc[0], shown["step"].iloc[-1]) == (0, steps - 1)
+    assert set(shown.groupby("step").size()) == {each}
+    assert len(shown) <= 200
+
+
 def test_weights_are_a_folder_of_their_own_or_a_reference_to_another(tmp_path: Path):
     assert Weights.at(tmp_path).model == tmp_path / "model"
     (tmp_path / "reference.json").write_text('{"path": "somebody/model"}')

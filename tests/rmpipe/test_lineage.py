@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -82,6 +84,21 @@ def test_a_training_has_a_curve(tiny, client, runs):
     run = runs[tiny.address("align", policy="strong", reward_model="truth", algorithm="rloo")]
     looks = client.get_metric_history(run.info.run_id, "proxy")
     assert [point.step for point in looks] == [0, 3]
+
+
+def test_texts_are_on_the_page_of_the_run_that_made_them(tiny, runs):
+    def shown(address):
+        folder = Path(runs[address].info.artifact_uri.removeprefix("file://"))
+        told = json.loads((folder / "texts.json").read_text())
+        return told["columns"], told["data"]
+
+    columns, pairs = shown(tiny.address("prepare"))
+    assert columns == ["id", "split", "prompt", "chosen", "rejected"]
+    assert len(pairs) == 50
+    columns, responses = shown(tiny.address("sample", policy="weak"))
+    assert columns == ["prompt", "response", "tokens"]
+    assert len(responses) == 8 * 4
+    assert all(isinstance(prompt, str) and 1 <= tokens <= 12 for prompt, _, tokens in responses)
 
 
 def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking(tiny, runs):
@@ -177,6 +194,35 @@ def test_a_registered_policy_loads_into_transformers_and_writes(tiny):
     assert model(ids).logits.shape == (1, ids.shape[1], model.config.vocab_size)
 
 
+LOAD = """
+import sys
+import mlflow
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from rmpipe.lineage import model_path
+
+for kind, uri in ((AutoModelForCausalLM, sys.argv[1]), (AutoModelForSequenceClassification, sys.argv[2])):
+    ours, theirs = model_path(uri), mlflow.artifacts.download_artifacts(uri)
+    print(kind.from_pretrained(ours).num_parameters(), kind.from_pretrained(theirs).num_parameters(), ours, theirs)
+"""
+
+
+def test_registered_models_load_by_their_alias_from_the_home_of_the_environment_and_through_mlflow_itself(tiny):
+    uris = ["models:/tiny.aligned.weak.off.rloo@seed-1", "models:/tiny.reward-model.off@seed-1"]
+    environment = tiny.environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{tiny.home / 'mlflow.db'}"}
+    before = sorted(tiny.home.rglob("*.safetensors"))
+    command = [sys.executable, "-W", "ignore", "-c", LOAD, *uris]
+    done = subprocess.run(command, env=environment, cwd=tiny.folder, capture_output=True, text=True, check=True)
+    expected = [
+        tiny.address("align", policy="weak", reward_model="off", algorithm="rloo"),
+        tiny.address("train", reward_model="off"),
+    ]
+    for line, address in zip(done.stdout.splitlines(), expected, strict=True):
+        one, other, ours, theirs = line.split()
+        assert int(one) == int(other) > 0
+        assert Path(ours) == Path(theirs) == tiny.home / "store" / address / "model"
+    assert sorted(tiny.home.rglob("*.safetensors")) == before
+
+
 def test_a_registered_reward_model_loads_into_transformers_and_judges(tiny):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -216,18 +262,26 @@ def test_weights_lie_on_disk_once(tiny):
 # -- a run that had nothing to do -----------------------------------------------------------------------------------
 
 
+def count_runs(ledger):
+    """How many runs there are in all."""
+    ids = [experiment.experiment_id for experiment in ledger.client.search_experiments()]
+    return len(ledger.client.search_runs(ids, max_results=1000))
+
+
 def test_a_run_again_enters_nothing_but_its_own_parent(another):
     ledger = Ledger(another.home)
-    before, models = ledger.count_runs(), len(ledger.client.search_model_versions(""))
+    before, models = count_runs(ledger), len(ledger.client.search_model_versions(""))
     contents = another.contents()
     another.rmpipe("run", "tiny.toml")
+    (left,) = another.home.glob("journal/*.json")
+    asked = json.loads(left.read_text())["time"]
     ledger.prepare()
-    assert ledger.count_runs() == before + 1
+    assert count_runs(ledger) == before + 1
     assert len(ledger.client.search_model_versions("")) == models
     assert another.contents() == contents
     study = ledger.client.get_experiment_by_name("study").experiment_id
     last = ledger.client.search_runs([study], order_by=["attributes.start_time DESC"])[0]
     assert last.data.metrics == {"stages.made": 0, "stages.hit": 33, "stages.failed": 0}
-    assert last.info.status == "FINISHED"
+    assert (last.info.status, last.info.start_time, last.info.end_time) == ("FINISHED", asked, asked)
     ledger.prepare()
-    assert ledger.count_runs() == before + 1
+    assert count_runs(ledger) == before + 1

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -43,7 +44,7 @@ def make(store: Store, told: dict = IDENTITY, **files: str) -> str:
         for name, text in ({"a": "1"} | files).items():
             (part / f"{name}.txt").write_text(text)
         (part / "model" / "weights").write_text("2")
-        store.publish(part, address, {**told, "kind": "Rollouts"})
+        store.publish(part, address, {**told, "kind": "Rollouts", **store.seal(part)})
     return address
 
 
@@ -95,7 +96,7 @@ def test_nothing_is_at_the_address_before_it_is_whole(store: Store):
         assert store.record(address) is None
         assert not store.folder(address).exists()
         assert store.all() == []
-        store.publish(part, address, IDENTITY)
+        store.publish(part, address, IDENTITY | store.seal(part))
     assert store.all() == [address]
 
 
@@ -147,6 +148,52 @@ def test_a_disk_that_takes_no_more_is_told_with_the_remedy(store: Store, code: i
     assert list(store.root.rglob("half")) == []
 
 
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS])
+def test_an_error_on_a_file_of_the_users_is_not_blamed_on_the_store(store: Store, tmp_path: Path, code: int):
+    def read():
+        with store.making("sample/0"):
+            raise OSError(code, "not yours", str(tmp_path / "pairs.jsonl"))
+
+    with pytest.raises(OSError, match=r"not yours: .*pairs\.jsonl") as caught:
+        read()
+    assert not isinstance(caught.value, StoreError)
+    assert caught.value.__cause__ is None
+
+    def write():
+        with store.making("sample/0") as part:
+            raise OSError(code, "not yours", str(part / "model.safetensors"))
+
+    with pytest.raises(StoreError, match=r"cannot write \(not yours\)") as caught:
+        write()
+    assert isinstance(caught.value.__cause__, OSError)
+
+
+def test_a_store_that_can_be_written_is_begun_and_left_as_it_was(store: Store):
+    store.check_writable()
+    assert [path.name for path in store.home.rglob("*")] == ["store"]
+
+
+def test_a_store_that_cannot_be_written_is_refused_before_anything_is_computed(store: Store, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(
+        StoreError, match=r"home: cannot write \(Read-only file system\); free space or set RMPIPE_HOME"
+    ):
+        store.check_writable()
+    assert list(store.home.rglob("*")) == []
+
+
+def test_a_disk_that_is_nearly_full_is_refused_before_anything_is_computed(store: Store, monkeypatch):
+    usage = shutil.disk_usage(store.home.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=(100 << 20) - 1))
+    with pytest.raises(StoreError, match=r"home: only 99 MiB are free, 100 are needed; free space or set RMPIPE_HOME"):
+        store.check_writable()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=100 << 20))
+    store.check_writable()
+
+
 def test_another_error_of_the_system_is_left_as_it_is(store: Store):
     def lose():
         with store.making("sample/0"):
@@ -158,11 +205,9 @@ def test_another_error_of_the_system_is_left_as_it_is(store: Store):
 
 def test_a_home_that_is_a_file_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    store = Store(tmp_path / "file")
-    with pytest.raises(StoreError, match="set RMPIPE_HOME"), store.lock("sample/0"):
-        pass
-    with pytest.raises(StoreError, match="set RMPIPE_HOME"), store.making("sample/0"):
-        pass
+    for home in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(StoreError, match=rf"^{home}: {tmp_path / 'file'} is a file; set RMPIPE_HOME to a folder"):
+            Store(home)
 
 
 # -- serving ----------------------------------------------------------------------------------------------------------
@@ -286,6 +331,49 @@ def test_a_lock_that_is_free_tells_nobody_and_leaves_no_file(store: Store):
     assert list((store.home / "locks").iterdir()) == []
 
 
+def test_who_does_not_want_to_wait_need_not(store: Store):
+    class BusyError(Exception):
+        pass
+
+    def leave(holder: dict) -> None:
+        raise BusyError(holder["pid"])
+
+    with store.lock("sample/0"), pytest.raises(BusyError, match=str(os.getpid())), store.lock("sample/0", leave):
+        pass
+    with store.lock("sample/0", leave):
+        pass
+
+
+def test_a_name_that_is_removed_while_it_is_looked_at_is_made_anew(store: Store, monkeypatch: pytest.MonkeyPatch):
+    """The holder lets go, and a third takes and lets go, between our locking the file and our looking at its name."""
+    path, stat, looked = store.home / "locks" / "sample-0.lock", Path.stat, []
+
+    def late(self: Path, **options):
+        if self == path and not looked:
+            looked.append(path.unlink())
+        return stat(self, **options)
+
+    monkeypatch.setattr(Path, "stat", late)
+    with store.lock("sample/0"):
+        assert looked
+        assert path.exists()
+
+
+CONTEND = """
+import sys, rmpipe.store
+store = rmpipe.store.Store(sys.argv[1])
+for _ in range(200):
+    with store.lock("sample/0"):
+        pass
+"""
+
+
+def test_many_contend_for_one_address_without_an_error(store: Store):
+    command = [sys.executable, "-c", CONTEND, str(store.home)]
+    contenders = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [contender.communicate()[1] for contender in contenders] == [""] * 4
+
+
 # -- why --------------------------------------------------------------------------------------------------------------
 
 
@@ -296,6 +384,25 @@ def test_what_was_never_made_says_so_or_how_it_differs_from_the_nearest(store: S
     make(store, identity(stage="score", config={"temperature": 0.9}))  # of another stage
     assert store.why(identity(config={"temperature": 0.9})) == ["temperature: 1.0 -> 0.9"]
     assert store.why(identity(config={"temperature": 0.5, "top_k": 3}, version=2)) == ["top_k: (none) -> 3"]
+
+
+def test_the_nearest_record_is_found_for_one_that_is_there_too(store: Store):
+    assert store.nearest(IDENTITY) is None
+    one, other = make(store), make(store, identity(config={"temperature": 0.5}))
+    make(store, identity(config={"temperature": 0.5, "top_k": 3}, version=2))
+    assert store.nearest(store.record(one), but=one) == (other, ["temperature: 0.5 -> 1.0"])
+    assert store.nearest(store.record(other), but=other) == (one, ["temperature: 1.0 -> 0.5"])
+
+
+def test_each_record_is_read_once_until_it_is_written_anew(store: Store, monkeypatch: pytest.MonkeyPatch):
+    address = make(store)
+    record, read, text = store.folder(address) / "record.json", [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda self, **o: (self == record and read.append(1), text(self, **o))[1])
+    for temperature in (0.1, 0.2, 0.3):
+        assert store.why(identity(config={"temperature": temperature})) == [f"temperature: 1.0 -> {temperature}"]
+    assert len(read) == 1
+    record.write_text(json.dumps(store.record(address) | {"config": {"temperature": 5}}))
+    assert store.why(identity(config={"temperature": 0.1})) == ["temperature: 5 -> 0.1"]
 
 
 def test_what_was_made_once_says_what_became_of_it(store: Store):

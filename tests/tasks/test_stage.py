@@ -10,6 +10,8 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import textwrap
 import time
 from importlib import invalidate_caches
@@ -18,11 +20,13 @@ from typing import Annotated
 
 import pytest
 
-from rmpipe.artifact import Preferences, Rollouts
+from rmpipe.artifact import Measurement, Preferences, RewardModel, Rollouts
 from rmpipe.code import code_key
 from rmpipe.config import Config, Neutral, Runtime, StudyError
+from rmpipe.journal import Journal
+from rmpipe.lineage import Ledger
 from rmpipe.store import Store, StoreError
-from tasks.execution import Errand, Log, perform
+from tasks.execution import Errand, Log, _scratch, perform
 from tasks.stage import labelled, planning, stage
 
 
@@ -74,10 +78,15 @@ def statuses(store, *args, **options):
     return {name: step.status for name, step in plan(store, *args, **options).items()}
 
 
-def runs(store):
-    from rmpipe.lineage import Ledger
+def found(store):
+    """Every run in MLflow, the oldest first."""
+    client = Ledger(store.home).client
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    return client.search_runs(ids, order_by=["attributes.start_time"])
 
-    return Ledger(store.home).count_runs()
+
+def runs(store):
+    return len(found(store))
 
 
 def test_an_artifact_says_what_it_is_and_where_it_came_from(store):
@@ -193,8 +202,9 @@ def ours(monkeypatch):
         invalidate_caches()
         import rmpipe.code as code
 
-        for memo in (code._tree, code._definitions, code._digest, code._reached):
+        for memo in (code._tree, code._definitions, code._digest, code._reached, code._imports):
             memo.cache_clear()
+            code._known.clear()
 
     yield write_module
     for file in made:
@@ -283,6 +293,247 @@ def _begun(store, seconds):
     raise AssertionError("the stage never began")
 
 
+@stage(version=1)
+def wander(seed: int, *, out: Path, log: Log) -> Preferences:
+    """Tells points of its curve, stumbles over what an ending kill leaves, and goes on from its checkpoint."""
+    done = log.scratch / "checkpoint"
+    if not done.exists():
+        done.write_text("2")
+        for step in (1, 2, 3):
+            log.metrics({"loss": 10.0 * step, "kl": 0.0}, step)
+        with (log.scratch / "curves.jsonl").open("a") as file:
+            file.write('\n["loss", 4')
+        raise RuntimeError("half-way")
+    log.metrics({"loss": 31.0}, 3)
+    log.metrics({"loss": 41.0}, 4)
+    return Preferences.at(out, "there")
+
+
+def test_curves_of_before_a_kill_are_kept_and_what_is_told_again_counts_once(store):
+    with pytest.raises(RuntimeError, match="half-way"):
+        wander(seed=1)
+    wander(seed=1)
+    client, run = Ledger(store.home).client, found(store)[-1].info.run_id
+    points = [(point.step, point.value) for point in client.get_metric_history(run, "loss")]
+    assert sorted(points) == [(1, 10.0), (2, 20.0), (3, 31.0), (4, 41.0)]
+    assert len(client.get_metric_history(run, "kl")) == 3
+
+
+def test_a_checkpoint_of_other_code_is_not_gone_on_from(store, monkeypatch):
+    with pytest.raises(RuntimeError, match="half-way"):
+        stumble(seed=1)
+    monkeypatch.setattr("tasks.stage.code_key", lambda *names: {"tasks.stumble": "mended"})
+    with pytest.raises(RuntimeError, match="half-way"):  # from the beginning
+        stumble(seed=1)
+    assert stumble(seed=1).record["code"] == {"tasks.stumble": "mended"}
+
+
+def test_a_checkpoint_of_other_inputs_is_not_gone_on_from(store):
+    with planning(store) as made:
+        both()
+    call = made.steps[next(address for address in made.steps if address.startswith("read/"))].call
+    write(Writing(), seed=1)
+    folder = _scratch(call, store, Errand())
+    (folder / "checkpoint").write_text("7 steps")
+    assert [path.name for path in _scratch(call, store, Errand()).glob("check*")] == ["checkpoint"]
+    record = store.folder(call.needs[0].address) / "record.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"content": "other"}))
+    with planning(store) as made:
+        both()
+    call = made.steps[call.address].call
+    assert list(_scratch(call, store, Errand()).glob("check*")) == []
+
+
+def test_a_checkpoint_is_not_gone_on_from_when_all_is_asked_for_afresh(store):
+    with planning(store) as made:
+        stumble(seed=1)
+    (step,) = made.steps.values()
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="half-way"):
+            perform(step.call, store, Errand(refresh=True))
+
+
+# -- what MLflow is told, whatever happens ----------------------------------------------------------------------------
+
+BYTES = ["same"]
+
+
+@stage(version=1)
+def judge(seed: int, *, out: Path, log: Log) -> RewardModel:
+    """A reward model of whatever bytes."""
+    (out / "reward_model.json").write_text(json.dumps(BYTES))
+    log.metrics({"loss": 0.5}, 1)
+    return RewardModel.at(out, "a judge", pairs=2.0)
+
+
+@stage(version=1)
+def examine(teacher: RewardModel, seed: int, *, out: Path, log: Log) -> Measurement:
+    """A number about a reward model."""
+    return Measurement.at(out, "a number", variance=0.25)
+
+
+def taught() -> RewardModel:
+    with labelled(reward_model="off", seed=1):
+        return judge(seed=1)
+
+
+def killed_at(monkeypatch, name):
+    """A ledger whose process dies at one of its methods."""
+
+    def die(*_, **__):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, name, die)
+        with pytest.raises(RuntimeError, match="killed"):
+            taught()
+
+
+@pytest.mark.parametrize("moment", ["finish", "_show"])
+def test_what_was_in_place_when_its_process_was_killed_is_entered_by_the_next(store, monkeypatch, moment):
+    killed_at(monkeypatch, moment)
+    (run,) = found(store)
+    assert run.info.status == "RUNNING"
+    assert statuses_of(judge, store) == {"judge": "hit"}
+    ledger = Ledger(store.home)
+    ledger.prepare()
+    ledger.prepare()
+    (run,) = found(store)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", {"pairs": 2.0, "loss": 0.5})
+    assert run.info.end_time - run.info.start_time < 60_000
+    version = ledger.client.get_model_version_by_alias("rmpipe.reward-model.off", "seed-1")
+    assert len(ledger.client.search_model_versions("")) == 1
+    record = taught().record
+    assert version.tags["rmpipe.content"] == record["content"]
+    assert ledger.client.get_logged_model(record["model_id"]).status == "READY"
+    assert [output.model_id for output in run.outputs.model_outputs] == [record["model_id"]]
+    assert Journal(store.home).addresses() == []
+
+
+def statuses_of(what, store):
+    with planning(store) as made:
+        what(seed=1)
+    return {step.call.stage.name: step.status for step in made.steps.values()}
+
+
+def test_what_was_not_in_place_when_its_process_was_killed_is_closed_as_killed(store, monkeypatch):
+    monkeypatch.setattr(Ledger, "fail", lambda *_, **__: None)
+
+    def die(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "publish", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            taught()
+    ledger = Ledger(store.home)
+    assert [run.info.status for run in found(store)] == ["RUNNING"]
+    ledger.prepare()
+    (run,) = found(store)
+    assert run.info.status == "KILLED"
+    (model,) = ledger.client.search_logged_models([run.info.experiment_id])
+    assert model.status == "FAILED"
+    assert ledger.client.search_model_versions("") == []
+    assert Journal(store.home).addresses() == []
+
+
+def test_what_a_kill_left_beside_an_artifact_in_place_is_cleared(store, monkeypatch):
+    def die(*_):
+        raise SystemExit(143)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "clear", die)
+        with pytest.raises(SystemExit):
+            taught()
+    (scratch,) = (store.home / "scratch").iterdir()
+    assert [run.info.status for run in found(store)] == ["RUNNING"]
+    Ledger(store.home).prepare()
+    assert not scratch.exists()
+    assert [run.info.status for run in found(store)] == ["FINISHED"]
+
+
+def test_the_same_address_made_again_closes_the_run_that_was_killed(store, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(Ledger, "fail", lambda *_, **__: None)
+        with pytest.raises(RuntimeError, match="half-way"):
+            stumble(seed=1)
+    stumble(seed=1)
+    assert [run.info.status for run in found(store)] == ["KILLED", "FINISHED"]
+
+
+def test_a_run_whose_process_lives_is_left_alone(store, monkeypatch):
+    killed_at(monkeypatch, "finish")
+    (address,) = Journal(store.home).addresses()
+    with store.lock(address):
+        Ledger(store.home).prepare()
+    assert [run.info.status for run in found(store)] == ["RUNNING"]
+    assert Journal(store.home).addresses() == [address]
+
+
+@pytest.mark.parametrize("how", ["run", "database"])
+def test_an_entry_whose_run_is_gone_is_said_and_forgotten(store, monkeypatch, caplog, how):
+    killed_at(monkeypatch, "finish")
+    (run,), (address,) = found(store), Journal(store.home).addresses()
+    if how == "run":
+        Ledger(store.home).client.delete_run(run.info.run_id)
+    else:
+        file = Journal(store.home).file(address)
+        file.write_text(file.read_text().replace(run.info.run_id, "0" * 32))
+    Ledger(store.home).prepare()
+    assert "left open by a process that died, was not closed" in caplog.text
+    assert Journal(store.home).addresses() == []
+
+
+RACE = """
+import sys, time
+from pathlib import Path
+from rmpipe.lineage import Ledger
+
+ledger = Ledger(Path(sys.argv[1]))
+run = ledger.client.create_run(ledger._experiment("score")).info.run_id
+print("ready", flush=True)
+sys.stdin.readline()
+for number in range(40):
+    ledger._log_data(run, [(f"sample/{number}", "rollouts", "read")])
+"""
+
+
+def test_runs_that_name_a_new_data_set_at_one_moment_are_both_entered(store):
+    Ledger(store.home)._experiment("score")
+    command = [sys.executable, "-c", RACE, str(store.home)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    racers = [subprocess.Popen(command, **pipes) for _ in range(3)]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    assert [(racer.communicate()[1][-300:], racer.returncode) for racer in racers] == [("", 0)] * 3
+    assert [len(run.inputs.dataset_inputs) for run in found(store)] == [40] * 3
+
+
+def test_a_model_made_again_with_the_same_bytes_is_the_same_model_and_keeps_its_numbers(store, monkeypatch):
+    import shutil
+
+    client, first = Ledger(store.home).client, taught()
+    with labelled(policy="weak", reward_model="off", seed=1):
+        examine(first, seed=1)
+    shutil.rmtree(first.path)
+    again = taught()
+    assert again.record["run_id"] != first.record["run_id"]
+    assert again.record["model_id"] == first.record["model_id"]
+    assert [item.key for item in client.get_logged_model(again.record["model_id"]).metrics] == ["weak.variance"]
+    assert [version.version for version in client.search_model_versions("")] == [1]
+    outputs = client.get_run(again.record["run_id"]).outputs.model_outputs
+    assert [output.model_id for output in outputs] == [first.record["model_id"]]
+
+    shutil.rmtree(first.path)
+    monkeypatch.setitem(globals(), "BYTES", ["other"])
+    other = taught()
+    assert other.record["model_id"] != first.record["model_id"]
+    assert client.get_model_version_by_alias("rmpipe.reward-model.off", "seed-1").version == 2
+
+
 def test_two_at_once_make_it_once_and_the_waiter_says_for_whom_and_since_when(store, tmp_path):
     context = multiprocessing.get_context("fork")
     files = [tmp_path / "a", tmp_path / "b"]
@@ -332,8 +583,8 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(store):
 def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("RMPIPE_HOME", str(tmp_path / "file"))
-    with pytest.raises(StoreError, match="RMPIPE_HOME"), Store().lock("write/0"):
-        pass
+    with pytest.raises(StoreError, match="RMPIPE_HOME"):
+        both()
 
 
 def test_an_unknown_stage_name_is_refused_with_the_nearest(store):
