@@ -285,11 +285,6 @@ class Store:
             return False
 
 
-def difference(record: dict[str, Any], mine: dict[str, Any]) -> list[str]:
-    """The leaves in which a record differs from a flat identity, as `name: old -> new`."""
-    return _lines(_leaves(record), mine) if "config" in record else []
-
-
 def _leaves(identity: dict[str, Any]) -> dict[str, Any]:
     return flatten({**identity["config"], **identity["inputs"], "version": identity["version"]})
 

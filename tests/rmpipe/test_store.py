@@ -17,7 +17,7 @@ import pytest
 import rmpipe.store
 from rmpipe.artifact import Rollouts
 from rmpipe.config import StudyError
-from rmpipe.store import Store, StoreError, difference, find
+from rmpipe.store import Store, StoreError, find
 
 IDENTITY = {
     "stage": "sample",
@@ -413,8 +413,8 @@ def test_what_was_made_once_says_what_became_of_it(store: Store):
     assert store.why(IDENTITY) == ["its folder is gone"]
 
 
-def test_differences_are_leaves_by_their_dotted_names():
-    record = {"version": 1, "config": {"a": {"b": 1, "c": [1, 2]}, "gone": True}, "inputs": {"x": "s/1"}}
-    mine = {"a.b": 2, "a.c.0": 1, "a.c.1": 2, "x": "s/2", "version": 1}
-    assert difference(record, mine) == ["a.b: 1 -> 2", "gone: true -> (none)", "x: s/1 -> s/2"]
-    assert difference({}, mine) == []
+def test_differences_are_leaves_by_their_dotted_names(store: Store):
+    before = identity(config={"a": {"b": 1, "c": [1, 2]}, "gone": True}, inputs={"x": "s/1"})
+    address = make(store, before)
+    now = identity(config={"a": {"b": 2, "c": [1, 2]}}, inputs={"x": "s/2"})
+    assert store.nearest(now) == (address, ["a.b: 1 -> 2", "gone: true -> (none)", "x: s/1 -> s/2"])
