@@ -41,11 +41,11 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except (StoreError, RuntimeError) as error:
         return _complain(str(error), _code(error), options)
-    except OSError as error:  # a disk that fills up while MLflow or Prefect write, say
-        return _complain(f"{error.filename or 'disk'}: {error.strerror or error}", FAILED, options)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # `rmpipe show | head`: nobody listens any more
         return DONE
+    except OSError as error:  # a disk that fills up while MLflow or Prefect write, say
+        return _complain(f"{error.filename or 'disk'}: {error.strerror or error}", FAILED, options)
 
 
 def _code(error: Exception) -> int:
@@ -200,7 +200,7 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 def _answer(options: argparse.Namespace, steps: list[dict[str, Any]], report: Report, said: str) -> int:
-    if not report.built:  # --only stopped before the report
+    if report.address not in {step["address"] for step in steps}:  # --only stopped before it
         _print(options, {"said": said, "stages": steps}, said)
         return DONE
     ranking: Ranking = report.inputs["ranking"]
@@ -220,7 +220,7 @@ def rows(ranking: Ranking) -> dict[str, Any]:
 
 
 def _print(options: argparse.Namespace, value: Any, text: str) -> None:
-    print(json.dumps(value, ensure_ascii=False) if options.json else text)
+    print(json.dumps(value, ensure_ascii=False) if options.json else text, flush=True)
 
 
 def plan_command(options: argparse.Namespace) -> int:
@@ -332,7 +332,8 @@ def ui(options: argparse.Namespace) -> int:
     from rmpipe.lineage import Ledger
     from rmpipe.store import Store
 
-    return Ledger(Store().home).serve(options.port)
+    with _ended_by_sigterm():
+        return Ledger(Store().home).serve(options.port)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -60,7 +60,7 @@ def conduct(
     pool, outcomes = Pool(store, jobs, threads), dict[str, Outcome]()
     whole, parent = False, ""
     try:
-        pool.warm()
+        pool.warm({step.call.stage.module for step in plan.to_run})
         ledger.prepare()
         parent = ledger.open_study(study, question)
         conductor = Conductor(plan, pool, Errand(study, parent, plan.strict), jobs, outcomes)
@@ -166,7 +166,7 @@ class Conductor:
             outcome = replace(outcome, how="failed" if self.pool.killed_at(address) else "not run")
         self.outcomes[address] = outcome
         for note in say_once(self.plan.store, address, outcome.notes):
-            progress.say(f"hit   {address}: {note}")
+            progress.say(f"{'made' if outcome.how == 'made' else 'hit '}  {address}: {note}")
         if self.plan.steps[address].status == "run" and outcome.how != "not run":
             progress.finished(outcome)
 

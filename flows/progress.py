@@ -60,7 +60,8 @@ class Progress:
         self.done += 1
         call = self.plan.steps[outcome.address].call
         self.ahead[call.stage.name] -= 1
-        self.seconds[call.stage.name].append(outcome.seconds)
+        if outcome.how == "made":
+            self.seconds[call.stage.name].append(outcome.seconds)
         how = {"made": f"{outcome.seconds:.1f} s", "taken": "made by another process", "failed": "FAILED"}[outcome.how]
         if self.live:
             self.live.update(self.overall, completed=self.done, left=self._left())

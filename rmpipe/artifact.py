@@ -66,6 +66,10 @@ class Artifact:
             return json.loads((self.path / "record.json").read_text())
         except FileNotFoundError:
             raise StudyError(f"{self.address}: not in {self.home / 'store'}; run its study first") from None
+        except ValueError:
+            raise StudyError(
+                f"{self.path / 'record.json'}: altered; the next run of its study makes it again"
+            ) from None
 
     @property
     def inputs(self) -> Inputs:

@@ -12,14 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 300.0  # seconds; a first start migrates a database, on a busy machine for a minute and more
 
 
 def serve(home: Path, uri: str, environment: dict[str, str], port: int) -> int:
-    """Serve MLflow until Ctrl-C or SIGTERM; the next free port is taken if this one is not.
+    """Serve MLflow until KeyboardInterrupt; the next free port is taken if this one is not.
 
     Args:
         home: the folder with all state; what the server says goes to `logs/mlflow-server.log`.
@@ -37,7 +36,7 @@ def serve(home: Path, uri: str, environment: dict[str, str], port: int) -> int:
         return 0
     port, log = _free_port(port), home / "logs" / "mlflow-server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
-    with _until_told(), _running(_command(home, uri, port), {**os.environ, **environment}, log) as server:
+    with _running(_command(home, uri, port), {**os.environ, **environment}, log) as server:
         try:
             _await(server, port, log)
             print(f"MLflow on http://{LOOPBACK}:{port}   (Ctrl-C ends it)", flush=True)
@@ -65,20 +64,6 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
                 os.killpg(server.pid, number)
             with suppress(subprocess.TimeoutExpired):
                 server.wait(timeout=10)
-
-
-@contextmanager
-def _until_told() -> Iterator[None]:
-    """SIGTERM ends it as Ctrl-C does."""
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _await(server: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -43,15 +43,20 @@ def code_key(*roots: str) -> dict[str, str]:
 
 
 _known: dict[str, dict[str, str]] = {}
+_of: list[str] = []  # the state of our packages that all this was read in
 
 
 @contextmanager
 def remembered(file: Path) -> Iterator[None]:
     """Inside, digests found by an earlier process are taken from a file, and new ones are added to it afterwards.
 
-    The file holds for one state of our packages: sizes and times of writing of all their files.
+    The file holds for one state of our packages: sizes and times of writing of all their files. What this process read
+    in another state is forgotten.
     """
     state, before = _state(), dict[str, dict[str, str]]()
+    if _of != [state]:
+        forget()
+        _of[:] = [state]
     with suppress(OSError, ValueError, KeyError):  # never kept, or half-written by somebody who died
         told = json.loads(file.read_text())
         before = told["digests"] if told["state"] == state else {}
@@ -62,6 +67,13 @@ def remembered(file: Path) -> Iterator[None]:
             part = file.with_name(f".{file.name}.{os.getpid()}")
             part.write_text(json.dumps({"state": state, "digests": _known}))
             part.replace(file)
+
+
+def forget() -> None:
+    """Read every file of ours anew from now on."""
+    _known.clear()
+    for memo in (_tree, _definitions, _digest, _reached, _imports):
+        memo.cache_clear()
 
 
 def _state() -> str:
@@ -193,5 +205,5 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str | None:
         return names[text]
     for known in (text[: text.rfind(".")], head):  # `rmpipe.variance.whiten`, or an alias of the module
         if known in names and rest:
-            return f"{names[known]}.{text[len(known) + 1 :].split('.')[0]}"
+            return _home(f"{names[known]}.{text[len(known) + 1 :].split('.')[0]}")
     return None

@@ -177,8 +177,12 @@ def _ladder(
     x, y = (np.array([row[name]["value"] for row in mine]) for name in ("variance", gain))
     found = bootstrap_correlation(x, y, "spearman", draws)
     if not math.isfinite(found.value):
+        unknown = {"spearman": None, "chance": None, "holds": None}
+        if len(mine) >= 3 and np.ptp(y) == 0:
+            text = f"over {where} the {WORDS[claim['gain']]} is {y[0]:.2f} at every variance."
+            return numbers | unknown | {"holds": False, "sentence": f"Not settled: {text}"}
         text = f"Not tested: a ladder takes three with variances and gains that differ; {where} have both."
-        return numbers | {"spearman": None, "chance": None, "holds": None, "sentence": text}
+        return numbers | unknown | {"sentence": text}
     chance = _chance(x, y, found.value)
     least, most = (mine[int(place)] for place in (np.argmin(x), np.argmax(x)))
     ends = paired_difference(cells, most, least, claim["gain"], draws)

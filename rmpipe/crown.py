@@ -15,6 +15,8 @@ from rmpipe.artifact import Artifact
 from rmpipe.config import StudyError
 
 WORD = "best-teacher-of-"
+TEACHERS = "reward-model"
+"""What stands between a study's name and a reward model's in the name that it is registered by."""
 
 
 def crown(client: Any, home: Path, answer: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -50,12 +52,12 @@ def alias(study: str, name: str, policy: str) -> str:
 
 
 def registrable(name: str) -> str:
-    """A name without what MLflow refuses in one, or reads as something else."""
-    return re.sub(r"[/:@]", "-", name)
+    """A name without what MLflow refuses in one, reads as something else, or cannot be asked for."""
+    return re.sub(r"[/:@'\"`]", "-", name)
 
 
 def _owns(study: str, name: str) -> bool:
-    return name.startswith(f"{registrable(study)}.")
+    return name.startswith(f"{registrable(study)}.{TEACHERS}.")
 
 
 def _winners(answer: dict[str, Any]) -> list[dict[str, Any]]:

@@ -51,11 +51,17 @@ class Ledger:
     def client(self) -> Any:
         """A client of this store's database; the database is made, by one process, when it is not there."""
         warm()
+        from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
+        from sqlalchemy.exc import SQLAlchemyError
 
-        with Store(self.home).lock("mlflow"):  # two first starts would race in migrating the database
-            client = MlflowClient(self.uri, registry_uri=self.uri)
-            client.search_experiments(max_results=1)
+        try:
+            with Store(self.home).lock("mlflow"):  # two first starts would race in migrating the database
+                client = MlflowClient(self.uri, registry_uri=self.uri)
+                client.search_experiments(max_results=1)
+        except (MlflowException, SQLAlchemyError) as error:
+            remedy = "mend MLFLOW_TRACKING_URI, or move a broken database away and a new one is made"
+            raise RuntimeError(f"MLflow cannot use {self.uri}: {_first_line(error)}; {remedy}") from error
         return client
 
     @property
@@ -127,6 +133,16 @@ class Ledger:
         self._show(entry)
         self.client.set_terminated(entry.run_id, "FINISHED", end_time=entry.ended)
         self.journal.drop(entry.execution.address)
+
+    def enter(self, entry: Entry) -> tuple[str, ...]:
+        """Finish what is in place; if MLflow refuses, say so and leave it to the journal: what was made is whole."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.finish(entry)
+        except MlflowException as error:
+            return (f"MLflow did not take it ({_first_line(error)}); a later run tries again",)
+        return ()
 
     def fail(self, entry: Entry, text: str, *, killed: bool) -> None:
         """Close the run of an execution that raised, with its reason."""
@@ -427,6 +443,10 @@ def _points(entry: Entry) -> list[Any]:
         for name, value, step, at in [*told, *entry.curve]
         if math.isfinite(value)
     ]
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _source(folder: Path) -> Path:

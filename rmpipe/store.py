@@ -147,6 +147,15 @@ class Store:
         """There while an address is held; what was killed outright leaves it behind, without holding anything."""
         return self.home / "locks" / f"{address.replace('/', '-')}.lock"
 
+    def left_behind(self, address: str) -> bool:
+        """Whether who held an address was killed outright: its lock is there, and nobody holds it."""
+        try:
+            with self.lock_file(address).open("r+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+        except OSError:
+            return False
+
     @contextmanager
     def lock(self, address: str, waiting: Callable[[dict[str, Any]], None] = lambda holder: None) -> Iterator[None]:
         """Hold the right to make an address. A second process waits, having been told for whom and since when.

@@ -156,6 +156,7 @@ def table(answer: dict[str, Any]) -> str:
     """
     blocks = [_block(rows) for rows in _groups(answer["rows"])]
     notes = [NO_TRUTH] if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else []
+    notes.append("Gains are in standard deviations of each reward under the initial policy.")
     notes.append("In brackets: 95 % intervals.")
     if any(not row["trained"] for row in answer["rows"]):
         notes[-1] += " * constructed, not trained."

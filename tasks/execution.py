@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -122,8 +122,8 @@ def perform(
         say("start", call.address, call.title)
         with store.making(call.address) as part:
             log = Log(call.address, _scratch(call, store, errand), say)
-            _make(call, store, errand, log, part, began)
-    return Outcome(call.address, "made", time.monotonic() - began)
+            notes = _make(call, store, errand, log, part, began)
+    return Outcome(call.address, "made", time.monotonic() - began, notes=notes)
 
 
 def _settle(address: str, store: Store) -> None:
@@ -135,9 +135,11 @@ def _settle(address: str, store: Store) -> None:
 
 
 def _scratch(call: Call, store: Store, errand: Errand) -> Path:
-    """The folder of the address that survives a kill, emptied of what other code or other inputs have left there."""
+    """The folder of the address that survives a kill, emptied of what other code, inputs or packages left there."""
     folder = store.scratch(call.address)
-    mark, made_with = folder / "made-with.json", json.dumps({"code": call.code, "read": _read(call)}, sort_keys=True)
+    told = {"code": call.code, "read": _read(call)}
+    told |= {name: surroundings()[name] for name in ("packages", "machine")}
+    mark, made_with = folder / "made-with.json", json.dumps(told, sort_keys=True)
     if errand.refresh or not mark.exists() or mark.read_text() != made_with:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -150,7 +152,8 @@ def _read(call: Call) -> dict[str, str]:
     return {need.address: need.content for need in call.needs}
 
 
-def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began: float) -> None:
+def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began: float) -> tuple[str, ...]:
+    """Make the artifact and publish it; what a person should know of it."""
     from rmpipe.lineage import Ledger
 
     ledger = Ledger(store.home)
@@ -166,7 +169,7 @@ def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began:
             killed = isinstance(error, SystemExit | KeyboardInterrupt)
             ledger.fail(entry, f"{type(error).__name__}: {error}", killed=killed)
         raise
-    ledger.finish(entry)
+    return ledger.enter(entry)
 
 
 def _record(call: Call, draft: Artifact, run_id: str, seconds: float) -> dict[str, Any]:
@@ -267,10 +270,14 @@ class Pool:
         given = (self.events, str(store.home), threads, os.getpid())
         self.executor = ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=given)
 
-    def warm(self) -> None:
-        """Start the workers now: they import the trainers while the rest gets ready."""
+    def warm(self, modules: Iterable[str]) -> None:
+        """Start the workers now: they import trainers and stages while the rest gets ready.
+
+        Args:
+            modules: of the stages to come. Once they are imported, an edit changes nothing of what is under way.
+        """
         for _ in range(self.jobs):
-            self.executor.submit(_import_trainers)
+            self.executor.submit(_import, sorted(modules))
 
     def submit(self, call: Call, errand: Errand) -> Any:
         """A future of the call's `Outcome`; it never raises what the stage raised."""
@@ -280,7 +287,7 @@ class Pool:
         """Once a worker has died, and the others were ended for it: whether it was making this address."""
         for worker in list((self.executor._processes or {}).values()):
             worker.join(timeout=10)
-        return self.store.lock_file(address).exists()
+        return self.store.left_behind(address)
 
     def close(self, *, at_once: bool) -> None:
         """Let the workers go; `at_once` ends what they do, and nothing half-written of theirs is left."""
@@ -318,7 +325,9 @@ def _begin(events: Any, home: str, threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _import_trainers() -> None:
+def _import(modules: list[str]) -> None:
+    from importlib import import_module
+
     import transformers
 
     from rmpipe.lineage import warm
@@ -327,6 +336,8 @@ def _import_trainers() -> None:
     transformers.logging.set_verbosity_error()
     from trl import RLOOTrainer  # noqa: F401
 
+    for module in modules:
+        import_module(module)
     gc.freeze()  # trainers collect garbage at every start: half a second over all that was imported
 
 

@@ -15,7 +15,7 @@ from tasks.stage import stage
 NONE = {"value": None, "low": None, "high": None}
 
 
-@stage(version=1)
+@stage(version=2)
 def rank(
     cells: list[dict[str, Any]], claims: list[dict[str, Any]], about: dict[str, Any],
     measurements: list[Measurement], policies: list[Policy], *, out: Path, log: Log,

@@ -10,7 +10,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=2)
 def report(ranking: Ranking, *, out: Path, log: Log) -> Report:
     """A self-contained HTML page: the answer, what it supports, figures, texts, and where every number came from."""
     html = page.render(ranking.answer())

@@ -82,13 +82,15 @@ class Call:
         return " · ".join([" ".join([self.stage.name, *names]), *seed])
 
     def __reduce__(self):
-        return _rebuild, (self.stage.module, self.stage.name, self.told, self.labels)
+        return _rebuild, (self.stage.module, self.stage.name, self.told, self.labels, self.code)
 
 
-def _rebuild(module: str, name: str, told: dict[str, Any], labels: dict[str, Any]) -> Call:
+def _rebuild(module: str, name: str, told: dict[str, Any], labels: dict[str, Any], code: dict[str, str]) -> Call:
     from importlib import import_module
 
-    return Call(getattr(import_module(module), name), told, labels)
+    call = Call(getattr(import_module(module), name), told, labels)
+    call.__dict__["code"] = code  # as it was planned: an edit since then is not what the workers have loaded
+    return call
 
 
 class Stage(Generic[A]):

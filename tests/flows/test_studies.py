@@ -1,4 +1,4 @@
-"""The studies that are shipped: read whole, sharing what they can, and `local` on models that no one here wrote."""
+"""The studies that are shipped: read whole, sharing what they can, and run on models that no one here wrote."""
 
 from __future__ import annotations
 
@@ -50,29 +50,20 @@ def test_contrast_makes_nothing_again_that_pocket_made(tmp_path):
     assert len(shared["align"]) == 3 * 2 * 4  # seeds x policies x (truth, offset, noisy, weak50)
 
 
-def test_local_runs_without_a_ground_truth_as_its_comments_say(tmp_path):
-    text = (STUDIES / "local.toml").read_text()
-    text = text.replace('ground_truth = "truth"\n', "")
-    with_own = ("[reward_models.half]", "# -- sampling")
-    start, end = (text.index(mark) for mark in with_own)
-    file = tmp_path / "mine.toml"
-    file.write_text(text[:start] + text[end:])
+def test_local_keeps_the_labels_of_the_data_and_stories_labels_them_afresh(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
     (tmp_path / "model").mkdir()
     changes = [f"dataset.path={tmp_path / 'pairs.jsonl'}", f"bases.mine.path={tmp_path / 'model'}"]
-    with planning(Store(tmp_path)) as plan:
-        teach(Study.read(file, changes))
-    stages = {step.call.stage.name for step in plan.steps.values()}
-    assert {"prepare", "train", "sample", "measure", "align", "rank"} <= stages
-    assert not {"relabel", "collect"} & stages
-
-
-def test_local_without_a_ground_truth_is_refused_while_pairs_of_a_policy_are_asked_for(tmp_path):
-    file = tmp_path / "mine.toml"
-    file.write_text((STUDIES / "local.toml").read_text().replace('ground_truth = "truth"\n', ""))
+    stages = {}
+    for name in ("local", "stories"):
+        with planning(Store(tmp_path)) as plan:
+            teach(Study.read(STUDIES / f"{name}.toml", changes))
+        stages[name] = {step.call.stage.name for step in plan.steps.values()}
+        assert {"prepare", "train", "sample", "measure", "align", "rank"} <= stages[name]
+    assert stages["stories"] - stages["local"] == {"relabel", "collect"}
     told = r"reward_models\.half\.on_policy: .* the study has none; name a ground_truth, or set on_policy = 0"
     with pytest.raises(StudyError, match=told):
-        Study.read(file, ["dataset.path=some.jsonl", "bases.mine.path=some/model"])
+        Study.read(STUDIES / "stories.toml", [*changes, "ground_truth="])
 
 
 SMALL = (
@@ -84,25 +75,36 @@ SMALL = (
 )  # fmt: skip
 
 
+ONLY_STORIES = ("grid", "reward_models.half", "collecting")
+LOCAL = 'grid=[{policies=["base"], reward_models=["length", "off"]}]', "reward_models.off.training.steps=3"
+
+
 @pytest.mark.parametrize(
-    ("pairs", "more"),
+    ("study", "pairs", "more"),
     [
-        (PAIRS, ()),
-        (CHAT, (f"dataset.tokenizer={MODEL}", "dataset.max_prompt_tokens=200", "dataset.max_response_tokens=200")),
+        ("stories", PAIRS, ()),
+        ("local", PAIRS, LOCAL),
+        (
+            "stories",
+            CHAT,
+            (f"dataset.tokenizer={MODEL}", "dataset.max_prompt_tokens=200", "dataset.max_response_tokens=200"),
+        ),
     ],
-    ids=["stories as strings", "dialogues as messages"],
+    ids=["stories", "without a ground truth", "dialogues as messages"],
 )
-def test_local_runs_on_a_real_model_and_real_preferences(places, pairs, more):
+def test_real_preferences_rank_teachers_of_a_real_model(places, study, pairs, more):
     if not (MODEL.is_dir() and pairs.is_file()):
         pytest.skip("needs the real models and preferences of the folder shared/data beside the project")
     place = places()
-    changes = [f"bases.mine.path={MODEL}", f"dataset.path={pairs}", *SMALL, *more]
-    run = place.rmpipe("run", "local", "--json", *(f"--set={change}" for change in changes))
+    small = [change for change in SMALL if study == "stories" or not change.startswith(ONLY_STORIES)]
+    changes = [f"bases.mine.path={MODEL}", f"dataset.path={pairs}", *small, *more]
+    run = place.rmpipe("run", study, "--json", *(f"--set={change}" for change in changes))
     answer = json.loads(run.output.read_text())
     assert len(answer["rows"]) == 2
     for row in answer["rows"]:
-        assert row["truth_gain"] is not None
+        assert (row["truth_gain"] is not None) == (study == "stories")
+        assert row["proxy_gain"] is not None
         assert row["accuracy_off"]["low"] <= row["accuracy_off"]["value"] <= row["accuracy_off"]["high"]
     (summary,) = (json.loads(file.read_text()) for file in place.home.glob("store/prepare/*/summary.json"))
     assert summary["characters"]["prompt"]["min"] >= 1
-    assert ("tokens" in summary) == bool(more)
+    assert ("tokens" in summary) == (pairs == CHAT)

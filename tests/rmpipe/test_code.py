@@ -57,9 +57,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
     (tmp_path / "shop" / "__init__.py").write_text("from shop.tools import double\n")
 
     def forget() -> None:
-        for memo in (code._tree, code._definitions, code._digest, code._reached, code._imports):
-            memo.cache_clear()
-        code._known.clear()
+        code.forget()
         for name in [name for name in sys.modules if name.split(".")[0] == "shop"]:
             del sys.modules[name]
 
@@ -101,6 +99,11 @@ def test_several_roots_reach_together(write: Write):
 
 def test_what_a_package_hands_on_is_found_at_its_home(write: Write):
     write(work="from shop import double\n\ndef work(x):\n    return double(x)\n")
+    assert reached("work.work") == {"work.work", "tools.double", "tools.half"}
+
+
+def test_what_is_asked_of_a_package_that_hands_it_on_is_found_at_its_home(write: Write):
+    write(work="import shop\n\ndef work(x):\n    return shop.double(x)\n")
     assert reached("work.work") == {"work.work", "tools.double", "tools.half"}
 
 
@@ -212,6 +215,11 @@ def test_a_file_that_is_named_beside_the_module_counts(write: Write, tmp_path: P
     assert len({digests["shop.work.work"] for digests in (before, one, code_key("shop.work.work"))}) == 3
 
 
+def test_the_world_that_stages_are_made_from_counts():
+    assert {"rmpipe.world.text.documents", "rmpipe.world.model.new_model"} <= set(code_key("tasks.pretrain.pretrain"))
+    assert "rmpipe.verdict.table" in code_key("tasks.rank.rank")
+
+
 def test_the_page_s_template_is_part_of_what_a_report_is_made_by():
     assert "rmpipe.page._template" in code_key("tasks.report.report")
     (file,) = code._files("rmpipe.page", code._definitions("rmpipe.page")["_template"])
@@ -225,10 +233,11 @@ def test_digests_are_kept_for_the_next_process_until_a_file_of_ours_is_written(w
     file = tmp_path / "code.json"
     with code.remembered(file):
         before = code_key("shop.work.work")
-    code._known.clear()
+    code.forget()
     with code.remembered(file):
         assert code._known == {"shop.work.work": before}
-    write(tools=TOOLS.replace("return x / 2", "return x // 2"))
+    # by whatever hand, in the life of one process
+    (tmp_path / "shop" / "tools.py").write_text(textwrap.dedent(TOOLS.replace("return x / 2", "return x // 2")))
     with code.remembered(file):
         assert code._known == {}
         assert changed(before, code_key("shop.work.work")) == ["shop.tools.half"]

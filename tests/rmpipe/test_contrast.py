@@ -154,3 +154,11 @@ def test_a_claim_is_tested_only_where_what_it_assumes_was_measured():
     (found,) = judged(table, **claim)
     assert found["holds"] is None
     assert "accuracy_on is not known" in found["sentence"]
+
+
+def test_a_ladder_of_one_gain_at_every_variance_is_not_settled():
+    table = cells(weak_a=[0.3, 0.5], weak_b=[0.3, 0.5], weak_c=[0.3, 0.5])
+    table["variance"] = [0.1, 0.1, 0.5, 0.5, 0.9, 0.9]
+    (found,) = judged(table, ladder=("a", "b", "c"))
+    assert found["holds"] is False
+    assert found["sentence"].endswith("the ground-truth gain is 0.40 at every variance.")
