@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rmpipe.config import Config, Registry, Runtime, StudyError
 from rmpipe.text import Text, encode, padding_id, render, response_text
@@ -42,8 +42,8 @@ class Optimiser(Config):
     clip: float = Field(1.0, ge=0)
     """Largest gradient norm; 0 for no clipping."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
+    warmup_steps: int = Field(0, ge=0)
+    weight_decay: float = Field(0.0, ge=0)
 
 
 class Training(Config):
@@ -51,7 +51,7 @@ class Training(Config):
 
     steps: int = Field(ge=1)
     optimiser: Optimiser
-    checkpoint_seconds: Annotated[float, Runtime] = 60.0
+    checkpoint_seconds: Annotated[float, Runtime] = Field(60.0, ge=0)
     """How much work a kill may cost."""
 
 
@@ -59,18 +59,26 @@ class Finetuning(Training):
     """Next-token loss: on completions where rows have a prompt, on whole texts where they have not."""
 
     batch_size: int = Field(32, ge=1)
-    max_length: int | None = None
-    micro_batch: Annotated[int | None, Runtime] = None
+    max_length: int | None = Field(None, ge=1)
+    micro_batch: Annotated[int | None, Runtime] = Field(None, ge=1)
+    """Rows at a time, of which `batch_size` is a multiple; None for all of them."""
+
+    @model_validator(mode="after")
+    def _in_whole_parts(self) -> Finetuning:
+        if self.micro_batch and self.batch_size % min(self.micro_batch, self.batch_size):
+            told = f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}"
+            raise ValueError(f"{told}; take a divisor")
+        return self
 
 
 class RewardTraining(Training):
     """Bradley-Terry loss, -mean log sigmoid(r_chosen - r_rejected) + c mean (r_chosen + r_rejected)^2."""
 
     batch_size: int = Field(32, ge=1)
-    center_rewards_coefficient: float = 0.01
+    center_rewards_coefficient: float = Field(0.01, ge=0)
     head: Literal["zero", "random"] = "zero"
     """A head started at random adds noise of its own before any training."""
-    max_length: int | None = None
+    max_length: int | None = Field(None, ge=1)
 
 
 class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
@@ -81,8 +89,8 @@ class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
     samples_per_prompt: int = Field(4, ge=2)
     kl_coefficient: float = Field(0.05, ge=0)
     temperature: float = Field(1.0, gt=0)
-    top_k: int = 0
-    top_p: float = 1.0
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(64, ge=1)
     evaluations: int = Field(5, ge=2)
     """How often held-out prompts are looked at, the beginning and the end included."""

@@ -32,9 +32,9 @@ class Neutral:
 
 
 class Config(BaseModel):
-    """A frozen value; unknown keys are refused."""
+    """A frozen value; unknown keys are refused, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def identity(config: Config) -> dict[str, Any]:
@@ -122,6 +122,27 @@ def _kinds(annotation: Any) -> list[type[Config]]:
     return [inner for part in get_args(annotation) for inner in _kinds(part)]
 
 
+def in_one_line(error: BaseException) -> str:
+    """An error of somebody else's code: its class, and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
+def load_entries(group: str) -> list[str]:
+    """Import what other packages add through an entry point group.
+
+    Returns:
+        what could not be imported, one sentence each. It stops nobody who asks for something else.
+    """
+    faults = []
+    for entry in entry_points(group=group):
+        try:
+            entry.load()
+        except (Exception, SystemExit) as error:
+            told = f"the entry point {entry.name} = {entry.value!r} of {group} cannot be loaded ({in_one_line(error)})"
+            faults.append(f"{told}; mend its package or uninstall it")
+    return faults
+
+
 class Registry:
     """A family of configurations, each found by one literal: `class Scaled(Kind): kind: Literal["scaled"]`.
 
@@ -158,12 +179,11 @@ class Registry:
         name = table.get(cls.key)
         if name is not None and not isinstance(name, str):
             raise StudyError(f"{where}.{cls.key}: expected a name, got {name!r}; {nearest('', list(cls.family))}")
-        if name not in cls.family:
-            for entry in entry_points(group=cls.group):
-                entry.load()
+        faults = [] if name in cls.family else load_entries(cls.group)
         if name not in cls.family:
             problem = "missing" if name is None else f"no {cls.key} {name!r}"
-            raise StudyError(f"{where}.{cls.key}: {problem}; {nearest(str(name), list(cls.family))}")
+            told = [f"{problem}; {nearest(str(name), list(cls.family))}", *faults]
+            raise StudyError(f"{where}.{cls.key}: {'; '.join(told)}")
         try:
             return cls.family[name](**table)
         except ValidationError as error:

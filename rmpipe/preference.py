@@ -23,20 +23,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def check(dataset: Dataset) -> None:
+def check(dataset: Dataset, seed: int = 0) -> pd.DataFrame | None:
     """Read and check a source without keeping anything.
 
     What must be fetched, rows or tokenizer, is left to the stage, which may try again when the network fails.
 
+    Returns:
+        the pairs as `prepare` gives them; None where the rows must be fetched.
+
     Raises:
         StudyError: everything that is wrong with it.
     """
-    if dataset.tokenizer is None or Path(dataset.tokenizer).exists():
-        dataset.load_tokenizer()
-    else:
+    if dataset.tokenizer is not None and not Path(dataset.tokenizer).exists():
         dataset = dataset.model_copy(update={"tokenizer": None, "max_prompt_tokens": None, "max_response_tokens": None})
-    if not dataset.remote:
-        prepare(dataset, 0)
+    if dataset.remote:
+        dataset.load_tokenizer()
+        return None
+    return prepare(dataset, seed)[0]
 
 
 def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:

@@ -1,4 +1,14 @@
-"""The text of a study: a TOML file over the one that it extends, changed from the command line, its places absolute."""
+"""The text of a study: a TOML file over the one that it extends, changed from the command line, its places absolute.
+
+What a study says is laid over what it extends, section by section; a list, and a section of another `kind` or `source`,
+replace the old one whole. `false` in place of a section takes it away:
+
+    extends = "local"
+    ground_truth = ""           # none
+
+    [reward_models]
+    half = false                # as if the other study had no [reward_models.half]
+"""
 
 from __future__ import annotations
 
@@ -60,8 +70,16 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     both = dict(under)
     for key, value in over.items():
         mine = both.get(key)
-        both[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+        _put(both, key, _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value)
     return both
+
+
+def _put(table: dict[str, Any], key: str, value: Any) -> None:
+    """Set a value; `false` in place of a section takes the section away."""
+    if value is False and isinstance(table.get(key), dict):
+        del table[key]
+    else:
+        table[key] = value
 
 
 PLACES = ("path", "tokenizer")
@@ -85,7 +103,7 @@ def _place(text: Any, folder: Path) -> Any:
 
 
 def change_in(table: dict[str, Any], change: str) -> None:
-    """Set one value: `a.b=value`, as TOML writes it, or plain text.
+    """Set one value: `a.b=value`, as TOML writes it, or plain text; `a.b=false` takes a section away.
 
     Raises:
         StudyError: it has no `=`, or leads through what is no section.
@@ -102,4 +120,4 @@ def change_in(table: dict[str, Any], change: str) -> None:
         table = table.setdefault(folder, {})
         if not isinstance(table, dict):
             raise StudyError(f"--set {change}: {folder} is not a section")
-    table[leaf] = _place(value, Path.cwd()) if leaf in PLACES else value
+    _put(table, leaf, _place(value, Path.cwd()) if leaf in PLACES else value)

@@ -1,19 +1,23 @@
 """A study: one frozen value read from a TOML file, with every key checked before any compute.
 
 A study names bases, policies, reward models and algorithms, and asks a question about them. `extends = "pocket"` takes
-another study and changes only what is said; `--set a.b=c` does the same from the command line.
+another study and changes only what is said, `reward_models.half = false` takes a section away, and `--set a.b=c` does
+the same from the command line; `rmpipe.sheet` has the rules.
 """
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializeAsAny, ValidationError
+from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rmpipe.algorithm import Algorithm, Finetuning
+from rmpipe.claim import CLAIMED, Claim
 from rmpipe.config import Config, Registry, Runtime, StudyError, explain, nearest
 from rmpipe.dataset import Dataset
 from rmpipe.demonstration import Demonstrations
@@ -34,7 +38,7 @@ class Drawing(Config):
     """0 for the whole vocabulary. (The papers' evaluation silently sampled with 50, their training with 0.)"""
     top_p: float = Field(1.0, gt=0, le=1)
     max_new_tokens: int = Field(64, ge=1)
-    batch_size: Annotated[int, Runtime] = 64
+    batch_size: Annotated[int, Runtime] = Field(64, ge=1)
     """Prompts at a time."""
 
 
@@ -52,7 +56,7 @@ class Collecting(Drawing):
 class Scoring(Config):
     """How texts are batched for a reward model: speed only."""
 
-    batch_tokens: Annotated[int, Runtime] = 8192
+    batch_tokens: Annotated[int, Runtime] = Field(8192, ge=1)
 
 
 class Measuring(Config):
@@ -69,7 +73,7 @@ class Evaluation(Config):
 
     prompts: int = Field(100, ge=2)
     responses: int = Field(4, ge=1)
-    batch_size: Annotated[int, Runtime] = 128
+    batch_size: Annotated[int, Runtime] = Field(128, ge=1)
 
 
 class Base(Registry, Config, key="kind", group="rmpipe.bases"):
@@ -82,11 +86,18 @@ class WorldBase(Base):
     """A tiny language model pretrained on the embedded world's documents."""
 
     kind: Literal["world"] = "world"
-    documents: int = 40_000
-    hidden: int = 64
-    layers: int = 2
-    heads: int = 4
+    documents: int = Field(40_000, ge=1)
+    hidden: int = Field(64, ge=1)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
     training: Finetuning
+
+    @model_validator(mode="after")
+    def _in_whole_heads(self) -> WorldBase:
+        if self.hidden % (2 * self.heads):  # a head turns its numbers in pairs, to tell where a token stands
+            told = f"hidden = {self.hidden} is no even number for each of heads = {self.heads}"
+            raise ValueError(f"{told}; take a multiple of {2 * self.heads} as hidden, or other heads")
+        return self
 
 
 class PretrainedBase(Base):
@@ -114,30 +125,12 @@ class Grid(Config):
     reward_models: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
 
-
-class Claim(Config):
-    """A comparison that the study states beforehand; the report says whether it held."""
-
-    name: str
-    claim: str
-    policy: str | None = None
-    algorithm: str | None = None
-    gain: Literal["truth", "proxy"] = "truth"
-    assuming: tuple[Literal["less accurate", "more variance"], ...] = ()
-    """What must be so of `higher` beside `lower`, by the measured means, for the claim to be tested at all."""
-    higher: str | None = None
-    lower: str | None = None
-    reward_model: str | None = None
-    policy_higher: str | None = None
-    policy_lower: str | None = None
-    ladder: tuple[str, ...] | None = None
-
-
-CLAIMED = {
-    "policy": "policies", "policy_higher": "policies", "policy_lower": "policies", "algorithm": "algorithms",
-    "higher": "reward_models", "lower": "reward_models", "reward_model": "reward_models", "ladder": "reward_models",
-}  # fmt: skip
-"""What of a claim is a name, and in which section it must be."""
+    @field_validator("*")
+    @classmethod
+    def _some(cls, names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if names == ():
+            raise ValueError("empty, so no cell is left; name one at least, or leave it out for all")
+        return names
 
 
 @dataclass(frozen=True)
@@ -156,10 +149,10 @@ class Study(Config):
     name: str
     question: str = "Which reward model teaches this policy best?"
     flow: Literal["teach"] = "teach"
-    seeds: tuple[int, ...] = Field((1,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (1,)
     dataset: SerializeAsAny[Dataset]
     ground_truth: str | None = None
-    """The reward model, of any kind, that stands for what people want; None where nobody knows it."""
+    """The reward model, of any kind, that stands for what people want; None, or "", where nobody knows it."""
     ties: Literal["keep", "drop"] = "drop"
     bases: dict[str, SerializeAsAny[Base]]
     policies: dict[str, PolicySpec]
@@ -172,6 +165,26 @@ class Study(Config):
     evaluation: Evaluation = Evaluation()
     grid: tuple[Grid, ...] = (Grid(),)
     claims: tuple[Claim, ...] = ()
+
+    @field_validator("seeds")
+    @classmethod
+    def _once_each(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if again := [str(seed) for seed, count in Counter(seeds).items() if count > 1]:
+            raise ValueError(f"{', '.join(again)} more than once; name each seed once")
+        return seeds
+
+    @field_validator("ground_truth", mode="before")
+    @classmethod
+    def _none_if_empty(cls, name: Any) -> Any:
+        return None if name == "" else name
+
+    @field_validator("seeds", "bases", "policies", "reward_models", "algorithms", "grid")
+    @classmethod
+    def _some(cls, members: Any, info: ValidationInfo) -> Any:
+        if not members:
+            remedy = "leave it out for all cells" if info.field_name == "grid" else "name one at least"
+            raise ValueError(f"empty, so no cell is left; {remedy}")
+        return members
 
     @classmethod
     def read(cls, file: Path, changes: Iterable[str] = ()) -> Study:
@@ -215,7 +228,7 @@ class Study(Config):
         Raises:
             StudyError: names field, file, what is wrong and the remedy.
         """
-        check(self.dataset)
+        self._check_prompts()
         for where, config in self._sources():
             if config.kind == "pretrained":
                 try:
@@ -229,18 +242,27 @@ class Study(Config):
                 except StudyError as error:
                     raise StudyError(f"policies.{name}.demonstrations.path: {error}") from error
 
+    def _check_prompts(self) -> None:
+        """Look into the pairs as the first seed takes them: a step takes no more prompts than its policy split has."""
+        seed = next(self.cells()).seed
+        pairs = check(self.dataset, seed)
+        if pairs is None:
+            return
+        there = len({json.dumps(prompt, sort_keys=True) for prompt in pairs.loc[pairs["split"] == "policy", "prompt"]})
+        for name in dict.fromkeys(cell.algorithm for cell in self.cells() if cell.seed == seed):
+            asked = self.algorithms[name].prompts_per_step
+            if asked > there:
+                told = f"{asked} prompts a step, and the policy split of seed {seed} has {there} distinct ones"
+                remedy = f"lower it to {there}, or raise dataset.policy_fraction or the number of pairs"
+                raise StudyError(f"algorithms.{name}.prompts_per_step: {told}; {remedy}")
+
     def _sources(self) -> list[tuple[str, Any]]:
         """Everything that may name a place outside the store, by its name in the study."""
         bases = [(f"bases.{name}", base) for name, base in self.bases.items()]
         return bases + [(f"reward_models.{name}", kind) for name, kind in self.reward_models.items()]
 
     def _check(self) -> None:
-        """Every name that one section says of another must be there."""
-        known: dict[str, dict[str, Any]] = {
-            "policies": self.policies,
-            "reward_models": self.reward_models,
-            "algorithms": self.algorithms,
-        }
+        """Every name that one section says of another must be there, and so must every place of this machine."""
         if self.ground_truth is not None:
             _known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
@@ -255,14 +277,30 @@ class Study(Config):
             if isinstance(kind, Explicit):
                 _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
         _acyclic(self.reward_models)
+        self._check_places()
+        self._check_cells()
+
+    def _check_places(self) -> None:
         shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
         for where, config in [("dataset", self.dataset), *shown, *self._sources()]:
+            if getattr(config, "source", None) == "local" and not Path(config.path).exists():
+                raise StudyError(f"{where}.path: {config.path}: nothing there; give a file or a folder that is")
             check_there(config, where)
         check_place(self.dataset.tokenizer, "dataset.tokenizer")
+
+    def _check_cells(self) -> None:
+        """What the grid and the claims name."""
+        known: dict[str, dict[str, Any]] = {
+            "policies": self.policies, "reward_models": self.reward_models, "algorithms": self.algorithms,
+        }  # fmt: skip
         for index, grid in enumerate(self.grid):
             for section, members in known.items():
                 for member in getattr(grid, section) or ():
                     _known(f"grid.{index}.{section}", member, members)
+            if others := [seed for seed in grid.seeds or () if seed not in self.seeds]:
+                mine = ", ".join(map(str, self.seeds))
+                told = f"grid.{index}.seeds: {', '.join(map(str, others))} not among the study's seeds ({mine})"
+                raise StudyError(f"{told}; add it there, or leave it out here")
         for index, claim in enumerate(self.claims):
             for key, section in CLAIMED.items():
                 told = getattr(claim, key)
@@ -316,6 +354,9 @@ def _typed(table: dict[str, Any]) -> dict[str, Any]:
     faults: list[str] = []
     if isinstance(table.get("dataset"), dict):
         table["dataset"] = _parsed(Dataset, table["dataset"], "dataset", faults)
+    for section in ("bases", "policies", "reward_models", "algorithms"):
+        if isinstance(table.get(section), dict):
+            table[section] = _without_false(table[section], section, faults)
     for section, family in (("bases", Base), ("reward_models", Kind), ("algorithms", Algorithm)):
         if isinstance(table.get(section), dict):
             table[section] = {n: _parsed(family, v, f"{section}.{n}", faults) for n, v in table[section].items()}
@@ -324,6 +365,16 @@ def _typed(table: dict[str, Any]) -> dict[str, Any]:
     if faults:
         raise StudyError("\n".join(faults))
     return table
+
+
+def _without_false(members: dict[str, Any], section: str, faults: list[str]) -> dict[str, Any]:
+    """`false` that is still there has found nothing to take away."""
+    there = {name: member for name, member in members.items() if member is not False}
+    gone = [name for name in members if name not in there]
+    faults += [
+        f"{section}.{name}: false, and there is none to take away; {nearest(name, list(there))}" for name in gone
+    ]
+    return there
 
 
 def _parsed(family: Any, value: Any, where: str, faults: list[str]) -> Any:

@@ -12,10 +12,9 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from rmpipe.config import nearest
+from rmpipe.config import in_one_line, load_entries, nearest
 from rmpipe.text import Text
 
 if TYPE_CHECKING:
@@ -90,15 +89,15 @@ def find(name: str) -> TruthFunction:
     """The function that a name, or `package.module:function`, stands for.
 
     Raises:
-        ValueError: no such name, module or function; says which, and the nearest known name.
+        ValueError: no such name, module or function, or a module that fails when it is imported; says which, and the
+            nearest known name.
     """
     if ":" in name:
         return _imported(name)
+    faults = [] if name in REGISTERED else load_entries("rmpipe.truths")
     if name not in REGISTERED:
-        for entry in entry_points(group="rmpipe.truths"):
-            entry.load()
-    if name not in REGISTERED:
-        raise ValueError(f"no ground truth {name!r}; {nearest(name, list(REGISTERED))}, or package.module:function")
+        told = f"no ground truth {name!r}; {nearest(name, list(REGISTERED))}, or package.module:function"
+        raise ValueError("; ".join([told, *faults]))
     return REGISTERED[name]
 
 
@@ -117,11 +116,13 @@ def fingerprint(name: str) -> str:
 def _imported(name: str) -> TruthFunction:
     module, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module), attribute)
-    except (ImportError, SyntaxError) as error:
-        raise ValueError(f"cannot import {module!r} ({error}); install it, or put its folder on PYTHONPATH") from error
-    except AttributeError:
-        raise ValueError(f"module {module!r} has no {attribute!r}; name one of its functions") from None
+        imported = importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # a user's module raises what it likes
+        remedy = "install it, or put its folder on PYTHONPATH" if isinstance(error, ImportError) else "mend it"
+        raise ValueError(f"cannot import {module!r} ({in_one_line(error)}); {remedy}") from error
+    if not hasattr(imported, attribute):
+        raise ValueError(f"module {module!r} has no {attribute!r}; name one of its functions")
+    function = getattr(imported, attribute)
     if not callable(function):
         raise ValueError(f"{name} is not a function of (prompts, responses)")
     found: TruthFunction = function

@@ -381,3 +381,11 @@ def test_a_run_whose_every_stage_is_a_hit_imports_nothing_heavy_and_starts_no_ru
 def test_a_plan_and_a_ranking_import_nothing_heavy(tiny):
     assert imported(tiny, HEAVY, "plan", "tiny.toml") == "0 []"
     assert imported(tiny, HEAVY, "rank", "tiny.toml") == "0 []"
+
+
+def test_a_reader_that_goes_away_is_no_failure(tiny):
+    command = f"set -o pipefail; {sys.executable} -m flows.cli plan tiny.toml --json | head -c 10"
+    run = subprocess.run(
+        ["bash", "-c", command], cwd=tiny.folder, env=tiny.environment(), capture_output=True, text=True
+    )
+    assert (run.returncode, run.stderr) == (0, "")

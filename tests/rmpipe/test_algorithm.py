@@ -13,6 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
+from pydantic import ValidationError  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
@@ -28,7 +29,7 @@ from rmpipe.algorithm import (  # noqa: E402
     finetune,
     train_reward_model,
 )
-from rmpipe.config import StudyError  # noqa: E402
+from rmpipe.config import Config, StudyError  # noqa: E402
 from rmpipe.scoring import SequenceScorer  # noqa: E402
 from rmpipe.text import encode  # noqa: E402
 
@@ -230,10 +231,37 @@ def test_micro_batches_are_speed_alone(base: Path, tmp_path: Path):
     assert moved(tmp_path / "whole", tmp_path / "parts") < 1e-5
 
 
-def test_a_micro_batch_that_does_not_divide_the_batch_is_refused(base: Path, tmp_path: Path):
-    config = Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=3)
-    with pytest.raises(StudyError, match=r"^micro_batch: 3 does not divide the batch of 4; take a divisor$"):
-        finetune(base, [{"text": "a"}], tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
+def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
+    with pytest.raises(ValidationError, match="micro_batch = 3 does not divide batch_size = 4; take a divisor"):
+        Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=3)
+    for micro in (1, 2, 4, 8):  # one larger than the batch is the batch
+        assert Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=micro).micro_batch == micro
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "wrong"),
+    [
+        (Optimiser, "warmup_steps", -1),
+        (Optimiser, "weight_decay", -0.1),
+        (Optimiser, "learning_rate", float("inf")),
+        (Finetuning, "checkpoint_seconds", -1),
+        (Finetuning, "batch_size", 0),
+        (Finetuning, "micro_batch", 0),
+        (Finetuning, "max_length", 0),
+        (RewardTraining, "max_length", 0),
+        (RewardTraining, "center_rewards_coefficient", -0.01),
+        (Rloo, "temperature", 0),
+        (Rloo, "temperature", float("inf")),
+        (Grpo, "top_k", -1),
+        (Grpo, "top_p", 0),
+        (Grpo, "top_p", 1.5),
+    ],
+)
+def test_numbers_that_no_training_can_use_are_refused(kind: type[Config], field: str, wrong: float):
+    whole = {"learning_rate": 0.1} if kind is Optimiser else {"steps": 1, "optimiser": OPTIMISER}
+    with pytest.raises(ValidationError) as caught:
+        kind(**{**whole, field: wrong})
+    assert [fault["loc"] for fault in caught.value.errors()] == [(field,)]
 
 
 def test_what_is_too_long_is_left_out_and_refused_when_nothing_is_left(base: Path, tmp_path: Path):

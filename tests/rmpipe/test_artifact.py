@@ -237,3 +237,11 @@ def test_each_kind_reads_its_own_file(tmp_path: Path):
     assert Policy.at(tmp_path).samples()["before"].tolist() == ["a"]
     assert Policy.at(tmp_path).table()["step"].tolist() == [0, 5]
     assert Report.at(tmp_path).page == tmp_path / "report.html"
+
+
+def test_a_record_cut_short_is_called_altered(tmp_path: Path):
+    recorded(tmp_path, "prepare/1", "Preferences")
+    file = tmp_path / "store" / "prepare" / "1" / "record.json"
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(StudyError, match=r"record\.json: altered; the next run of its study makes it again"):
+        open_artifact("prepare/1", tmp_path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
@@ -163,6 +165,31 @@ def test_a_member_that_cannot_be_read_is_told_with_its_place_and_the_remedy(tabl
     with pytest.raises(StudyError) as caught:
         Shape.parse(table, where="shapes.a")
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("-inf"), float("nan"), "inf"])
+def test_numbers_that_are_not_finite_are_refused(number: object):
+    assert told(Other, height=number) == f"here.height: Input should be a finite number, got {number!r}"
+
+
+def test_a_package_that_cannot_be_loaded_is_told_to_those_alone_who_may_need_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "failing_shapes.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entries = [EntryPoint("odd", "failing_shapes", Shape.group), EntryPoint("gone", "no_such_shapes", Shape.group)]
+    monkeypatch.setattr(
+        "rmpipe.config.entry_points", lambda group: [entry for entry in entries if entry.group == group]
+    )
+    assert Shape.parse({"shape": "circle", "radius": 1}, where="s") == Circle(radius=1.0)
+    with pytest.raises(StudyError) as caught:
+        Shape.parse({"shape": "odd"}, where="shapes.a")
+    assert str(caught.value) == (
+        "shapes.a.shape: no shape 'odd'; known: circle, disc; the entry point odd = 'failing_shapes' of"
+        " rmpipe.no_such_group cannot be loaded (ZeroDivisionError: division by zero); mend its package or uninstall it"
+        "; the entry point gone = 'no_such_shapes' of rmpipe.no_such_group cannot be loaded (ModuleNotFoundError: No"
+        " module named 'no_such_shapes'); mend its package or uninstall it"
+    )
 
 
 def test_families_are_apart():

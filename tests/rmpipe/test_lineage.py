@@ -285,3 +285,15 @@ def test_a_run_again_enters_nothing_but_its_own_parent(another):
     assert (last.info.status, last.info.start_time, last.info.end_time) == ("FINISHED", asked, asked)
     ledger.prepare()
     assert count_runs(ledger) == before + 1
+
+
+@pytest.mark.parametrize("uri", [None, "foo://nowhere"])
+def test_a_database_that_mlflow_cannot_use_is_named_with_the_remedy(tmp_path, monkeypatch, uri):
+    if uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    else:
+        (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
+    with pytest.raises(
+        RuntimeError, match=r"MLflow cannot use .*(mlflow\.db|foo:).*; mend MLFLOW_TRACKING_URI"
+    ):
+        _ = Ledger(tmp_path).client

@@ -82,8 +82,8 @@ def test_components_and_marks_are_those_of_the_kind():
     assert parse(kind="ensemble", of=["a", "b"]).components == ("a", "b")
     assert parse(kind="noisy", of="a", std=1).components == ("a",)
     explicit, truth = parse(kind="explicit", base="b", training=TRAINING), parse(kind="truth", function="length")
-    assert (explicit.components, explicit.trained, explicit.constructed) == ((), True, False)
-    assert (truth.components, truth.trained, truth.constructed) == ((), False, True)
+    assert (explicit.components, explicit.constructed) == ((), False)
+    assert (truth.components, truth.constructed) == ((), True)
 
 
 def test_each_kind_describes_itself_in_one_line():

@@ -418,3 +418,13 @@ def test_differences_are_leaves_by_their_dotted_names(store: Store):
     address = make(store, before)
     now = identity(config={"a": {"b": 2, "c": [1, 2]}}, inputs={"x": "s/2"})
     assert store.nearest(now) == (address, ["a.b: 1 -> 2", "gone: true -> (none)", "x: s/1 -> s/2"])
+
+
+def test_a_lock_that_nobody_holds_was_left_by_who_was_killed(store: Store):
+    address = store.address(IDENTITY)
+    assert not store.left_behind(address)
+    with store.lock(address):
+        assert not store.left_behind(address)
+    assert not store.left_behind(address)
+    store.lock_file(address).write_text("{}")
+    assert store.left_behind(address)

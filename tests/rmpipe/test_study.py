@@ -44,6 +44,7 @@ factor = 0.5
 [algorithms.rloo]
 kind = "rloo"
 steps = 2
+prompts_per_step = 4
 optimiser = { name = "sgd", learning_rate = 0.1 }
 """
 LOCAL = STUDY.replace('source = "world"\npairs = 50', 'source = "local"\npath = "pairs.jsonl"')
@@ -170,6 +171,26 @@ def test_studies_that_extend_one_another_are_refused(tmp_path: Path):
     other = written(tmp_path, 'extends = "one"\n', "other.toml")
     with pytest.raises(StudyError, match=f"^{other}: extends: 'one' extends itself"):
         Study.read(one)
+
+
+def test_what_another_study_has_is_taken_away_by_false_and_no_ground_truth_by_an_empty_name(tmp_path: Path):
+    written(tmp_path)
+    text = 'extends = "study"\nground_truth = ""\n[reward_models]\nlow = false\n[policies.tuned]\nfinetuning = false\n'
+    child = Study.read(written(tmp_path, f"{text}demonstrations = false\n", "child.toml"))
+    assert child.ground_truth is None
+    assert list(child.reward_models) == ["gold"]
+    assert (child.policies["tuned"].finetuning, child.policies["tuned"].demonstrations) == (None, None)
+    again = '[reward_models.low]\nkind = "noisy"\nof = "gold"\nstd = 1\n'
+    heir = Study.read(written(tmp_path, f'extends = "child"\n{again}', "heir.toml"))
+    assert [kind.kind for kind in heir.reward_models.values()] == ["truth", "noisy"]
+    told = Study.read(tmp_path / "study.toml", ["ground_truth=", "reward_models.low=false"])
+    assert (told.ground_truth, list(told.reward_models)) == (None, ["gold"])
+
+
+def test_what_is_not_there_cannot_be_taken_away_and_what_is_needed_is_told(tmp_path: Path):
+    for section, told in (("reward_models.lo", "did you mean low?"), ("policies.plane", "did you mean plain?")):
+        assert refused(tmp_path, f"{section}=false") == f"{section}: false, and there is none to take away; {told}"
+    assert refused(tmp_path, "reward_models.gold=false") == "ground_truth: no 'gold' there; known: low"
 
 
 def test_set_takes_values_as_toml_writes_them_or_plain_text(tmp_path: Path):
@@ -311,8 +332,18 @@ def test_a_path_with_nothing_at_it_is_told(tmp_path: Path, old: str, new: str, w
     file = written(tmp_path, text.replace(old, new, 1))
     with pytest.raises(StudyError) as caught:
         Study.read(file)
-    told = f"{where}.path: {tmp_path / 'none'}: nothing there; give a file, a folder or a hub id"
+    what = "a file, a folder or a hub id" if "pretrained" in new else "a file or a folder that is"
+    told = f"{where}.path: {tmp_path / 'none'}: nothing there; give {what}"
     assert str(caught.value) == f"{file}: {told}"
+
+
+def test_a_local_file_is_no_hub_id(tmp_path: Path):
+    told = "dataset.path: pairs.csv: nothing there; give a file or a folder that is"
+    assert refused(tmp_path, 'dataset={ source = "local", path = "pairs.csv" }') == told
+    told = "policies.tuned.demonstrations.path: rows/all: nothing there; give a file or a folder that is"
+    assert refused(tmp_path, 'policies.tuned.demonstrations={ source = "local", path = "rows/all" }') == told
+    hub = Study.read(written(tmp_path), ['dataset={ source = "hub", path = "some/pairs" }'])
+    assert hub.dataset.path == "some/pairs"
 
 
 def test_sources_are_looked_into_before_anything_is_spent(tmp_path: Path):
@@ -452,6 +483,113 @@ def test_reward_models_may_share_a_part_without_being_a_ring(tmp_path: Path):
     assert Study.read(written(tmp_path, STUDY + more)).reward_models["mean"].components == ("gold", "low", "gold")
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("seeds=[1, 1]", "seeds: 1 more than once; name each seed once"),
+        ("seeds=[-1]", "seeds.0: Input should be greater than or equal to 0, got -1"),
+        ("seeds=[1, 4294967296]", "seeds.1: Input should be less than 4294967296, got 4294967296"),
+        ("grid=[]", "grid: empty, so no cell is left; leave it out for all cells"),
+        ("bases={}", "bases: empty, so no cell is left; name one at least"),
+        ("policies={}", "policies: empty, so no cell is left; name one at least"),
+        ("reward_models={}", "reward_models: empty, so no cell is left; name one at least"),
+        ("algorithms={}", "algorithms: empty, so no cell is left; name one at least"),
+        (
+            "grid=[{}, { policies = [] }]",
+            "grid.1.policies: empty, so no cell is left; name one at least, or leave it out for all",
+        ),
+        (
+            "grid=[{ seeds = [2, 5] }]",
+            "grid.0.seeds: 5 not among the study's seeds (1, 2); add it there, or leave it out here",
+        ),
+    ],
+)
+def test_a_study_without_a_cell_or_with_a_seed_that_is_none_is_refused(tmp_path: Path, change: str, told: str):
+    assert refused(tmp_path, change) == told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("sampling.temperature=inf", "sampling.temperature: Input should be a finite number, got inf"),
+        ("measuring.threshold=nan", "measuring.threshold: Input should be a finite number, got nan"),
+        ("sampling.batch_size=0", "sampling.batch_size: Input should be greater than or equal to 1, got 0"),
+        ("collecting.batch_size=-4", "collecting.batch_size: Input should be greater than or equal to 1, got -4"),
+        ("scoring.batch_tokens=0", "scoring.batch_tokens: Input should be greater than or equal to 1, got 0"),
+        ("evaluation.batch_size=0", "evaluation.batch_size: Input should be greater than or equal to 1, got 0"),
+        ("algorithms.rloo.top_p=2", "algorithms.rloo.top_p: Input should be less than or equal to 1, got 2"),
+        ("bases.tiny.documents=0", "bases.tiny.documents: Input should be greater than or equal to 1, got 0"),
+        ("bases.tiny.layers=0", "bases.tiny.layers: Input should be greater than or equal to 1, got 0"),
+        (
+            "bases.tiny.hidden=12",
+            "bases.tiny: hidden = 12 is no even number for each of heads = 4; take a multiple of 8 as hidden, or other"
+            " heads",
+        ),
+        (
+            "policies.tuned.finetuning.micro_batch=5",
+            "policies.tuned.finetuning: micro_batch = 5 does not divide batch_size = 32; take a divisor",
+        ),
+    ],
+)
+def test_numbers_that_would_fail_only_once_something_was_spent_are_refused(tmp_path: Path, change: str, told: str):
+    assert refused(tmp_path, change) == told
+
+
+def test_a_step_takes_no_more_prompts_than_the_policy_split_has(tmp_path: Path):
+    rows = [{"prompt": f"p{index}", "chosen": "a", "rejected": "b"} for index in range(20)]
+    rows += [{**row, "chosen": "c"} for row in rows]  # two pairs a prompt
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file, more = written(tmp_path, LOCAL), "algorithms.unused={ kind = 'grpo', steps = 1, optimiser.learning_rate = 1 }"
+    grid = "grid=[{ algorithms = ['rloo'] }]"
+    Study.read(file, ["algorithms.rloo.prompts_per_step=6", more, grid]).check_sources()  # 0.3 of 20
+    study = Study.read(file, ["algorithms.rloo.prompts_per_step=7"])
+    with pytest.raises(StudyError) as caught:
+        study.check_sources()
+    assert str(caught.value) == (
+        "algorithms.rloo.prompts_per_step: 7 prompts a step, and the policy split of seed 1 has 6 distinct ones;"
+        " lower it to 6, or raise dataset.policy_fraction or the number of pairs"
+    )
+
+
+def test_pairs_are_prepared_once_when_looked_into_and_not_at_all_when_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    asked, whole = [], WorldSource.rows
+    monkeypatch.setattr(WorldSource, "rows", lambda self, seed: (asked.append(seed), whole(self, seed))[1])
+    Study.read(written(tmp_path)).check_sources()
+    assert asked == [1]
+    Study.read(written(tmp_path), ['dataset={ source = "hub", path = "some/pairs" }']).check_sources()
+
+
+@pytest.mark.parametrize(
+    ("claim", "told"),
+    [
+        ("", "this one names none of them"),
+        ('higher = "gold"', "this one names higher"),
+        ('reward_model = "low"\npolicy_higher = "plain"', "this one names reward_model, policy_higher"),
+        ('higher = "gold"\nlower = "low"\nladder = ["gold", "low"]', "this one names higher, lower, ladder"),
+        ("ladder = []", "this one names none of them"),
+        ('ladder = ["gold", "low"]\nassuming = ["less accurate"]', "assuming is for two sides, and a ladder has none"),
+        (
+            'policy = "plain"\nreward_model = "low"\npolicy_higher = "plain"\npolicy_lower = "tuned"',
+            "policy says nothing beside policy_higher and policy_lower; leave it out",
+        ),
+    ],
+)
+def test_a_claim_of_no_form_or_of_two_is_refused(tmp_path: Path, claim: str, told: str):
+    said = refused(tmp_path, more=f'[[claims]]\nname = "a"\nclaim = "it is so"\n{claim}\n')
+    assert said.startswith("claims.0: ")
+    assert told in said
+
+
+def test_a_module_of_the_users_that_fails_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "failing_gold.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = refused(tmp_path, "reward_models.gold.function=failing_gold:f")
+    told = "cannot import 'failing_gold' (ZeroDivisionError: division by zero); mend it"
+    assert said == f"reward_models.gold.function: {told}"
+
+
 # -- cells ------------------------------------------------------------------------------------------------------------
 
 
@@ -484,5 +622,5 @@ def test_a_study_that_names_another_source_takes_nothing_of_the_old_one(tmp_path
 def test_a_study_without_a_seed_is_refused(tmp_path):
     file = tmp_path / "mine.toml"
     file.write_text('extends = "pocket"\nseeds = []\n')
-    with pytest.raises(StudyError, match="seeds: Tuple should have at least 1 item"):
+    with pytest.raises(StudyError, match="seeds: empty, so no cell is left; name one at least"):
         Study.read(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
@@ -70,3 +71,34 @@ def test_a_function_of_the_users_own_is_found_and_its_fingerprint_moves_with_its
 def test_what_cannot_be_imported_is_said(name: str, told: str):
     with pytest.raises(ValueError, match=told):
         truth.find(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise AttributeError('first line\\nsecond')", "AttributeError: first line"),
+        ("raise RuntimeError", "RuntimeError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("def f(:", "SyntaxError: invalid syntax (failing_truths.py, line 1)"),
+    ],
+)
+def test_whatever_a_module_raises_is_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, told: str
+):
+    (tmp_path / "failing_truths.py").write_text(f"{text}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("sys.dont_write_bytecode", True)
+    with pytest.raises(ValueError, match="cannot import") as caught:
+        truth.find("failing_truths:f")
+    assert str(caught.value) == f"cannot import 'failing_truths' ({told}); mend it"
+
+
+def test_a_package_of_truths_that_cannot_be_loaded_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "failing_package.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    entry = EntryPoint("kind", "failing_package", "rmpipe.truths")
+    monkeypatch.setattr("rmpipe.config.entry_points", lambda group: [entry])
+    with pytest.raises(ValueError, match=r"no ground truth 'kind'; .*\(ZeroDivisionError: division by zero\); mend"):
+        truth.find("kind")
+    assert truth.find("story") is truth.story
