@@ -174,12 +174,11 @@ def run(options: argparse.Namespace) -> int:
 def _recall(study: Study, plan: Plan, report: Report) -> list[dict[str, Any]]:
     """Answer from the records alone: say what a hit should say, and leave MLflow a note of the invocation."""
     from flows.conduct import plan_summary
-    from flows.progress import say_once
+    from flows.progress import hit_notes
     from rmpipe.lineage import note
 
-    for step in plan.steps.values():
-        for text in say_once(plan.store, step.address, step.notes):
-            print(f"hit   {step.address}: {text}", file=sys.stderr)
+    for text in hit_notes(plan):
+        print(text, file=sys.stderr)
     steps = plan_summary(plan)
     note(plan.store.home, {"study": study.name, "question": study.flow, "report": report.address, "addresses": steps})
     return steps

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from flows.progress import Progress, say_once
+from flows.progress import Progress, hit_notes, say_once
 from rmpipe.artifact import Report
 from rmpipe.interval import Estimate
 from rmpipe.lineage import Ledger
@@ -114,6 +114,8 @@ class Conductor:
     def _play(self) -> None:
         waiting = dict(self.plan.steps)
         with Progress(self.plan, self.jobs) as progress:
+            for text in hit_notes(self.plan):
+                progress.say(text)
             while waiting or self.futures:
                 failed = sorted(
                     (outcome for outcome in self.outcomes.values() if outcome.how in ("failed", "not run")),

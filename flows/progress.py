@@ -109,6 +109,22 @@ def _bars() -> Any:
     return Progress(*columns, console=Console(stderr=True))
 
 
+def hit_notes(plan: Plan) -> list[str]:
+    """What the hits of a plan should say, each note of a stage's in one line, and each of an artifact only once.
+
+    Returns:
+        lines such as `hit   48 x align: code changed since: rmpipe.policy.sample`.
+    """
+    notes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for step in plan.steps.values():
+        for note in say_once(plan.store, step.address, step.notes):
+            notes[step.call.stage.name, note].append(step.address)
+    return [
+        f"hit   {found[0] if len(found) == 1 else f'{len(found)} x {name}'}: {note}"
+        for (name, note), found in notes.items()
+    ]
+
+
 def say_once(store: Store, address: str, notes: tuple[str, ...] | list[str]) -> list[str]:
     """The notes on a hit that were not said before on this store; they are said only once."""
     if not notes:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from flows.progress import Progress
+from flows.progress import Progress, hit_notes
 from tasks.execution import Outcome
 
 
@@ -40,3 +40,17 @@ def test_a_failure_is_said_with_its_error(capsys):
     first, second = said(capsys)
     assert "FAILED" in first
     assert second.strip() == "the judge is out"
+
+
+def test_one_note_of_many_hits_is_one_line_and_is_said_once(tmp_path):
+    from rmpipe.store import Store
+
+    told = plan(align=3, score=1)
+    told.store = Store(tmp_path)
+    for address, step in told.steps.items():
+        step.address, step.notes = address, ["code changed since: a.b"]
+    said = ["hit   3 x align: code changed since: a.b", "hit   score/0: code changed since: a.b"]
+    assert hit_notes(told) == said
+    (tmp_path / "said.txt").unlink(missing_ok=True)
+    assert hit_notes(told) == said
+    assert hit_notes(told) == []

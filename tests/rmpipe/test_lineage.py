@@ -293,7 +293,5 @@ def test_a_database_that_mlflow_cannot_use_is_named_with_the_remedy(tmp_path, mo
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     else:
         (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
-    with pytest.raises(
-        RuntimeError, match=r"MLflow cannot use .*(mlflow\.db|foo:).*; mend MLFLOW_TRACKING_URI"
-    ):
+    with pytest.raises(RuntimeError, match=r"MLflow cannot use .*(mlflow\.db|foo:).*; mend MLFLOW_TRACKING_URI"):
         _ = Ledger(tmp_path).client
