@@ -13,10 +13,9 @@ from typing import Any
 
 from rmpipe.artifact import Artifact
 from rmpipe.config import StudyError
+from rmpipe.journal import MODELS, registrable
 
 WORD = "best-teacher-of-"
-TEACHERS = "reward-model"
-"""What stands between a study's name and a reward model's in the name that it is registered by."""
 
 
 def crown(client: Any, home: Path, answer: dict[str, Any]) -> tuple[dict[str, str], list[str]]:
@@ -51,13 +50,8 @@ def alias(study: str, name: str, policy: str) -> str:
     return re.sub(r"[^\w-]", "-", f"{'' if _owns(study, name) else f'{study}-'}{WORD}{policy}")[:255]
 
 
-def registrable(name: str) -> str:
-    """A name without what MLflow refuses in one, reads as something else, or cannot be asked for."""
-    return re.sub(r"[/:@'\"`]", "-", name)
-
-
 def _owns(study: str, name: str) -> bool:
-    return name.startswith(f"{registrable(study)}.{TEACHERS}.")
+    return name.startswith(f"{registrable(study)}.{MODELS['RewardModel']}.")
 
 
 def _winners(answer: dict[str, Any]) -> list[dict[str, Any]]:

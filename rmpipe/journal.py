@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -15,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.store import write_whole
+
+MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model"}
+"""Kinds of artifact that are models, and what MLflow calls each."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,38 @@ class Execution:
     surroundings: dict[str, Any]
     subject: str | None = None
     """The model id of the reward model that the numbers are about."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What its run is found by: the address, the study, the labels, the address of each input."""
+        tags = {"rmpipe.address": self.address, "rmpipe.study": self.study, "rmpipe.kind": self.kind}
+        tags |= {f"rmpipe.{name}": value for name, value in self.labels.items()}
+        for name in dict.fromkeys(name for name, *_ in self.inputs):
+            addresses = [address for argument, address, *_ in self.inputs if argument == name]
+            tags[f"rmpipe.input.{name}"] = ", ".join(addresses)[:5000]
+        if self.parent_run:
+            tags["mlflow.parentRunId"] = self.parent_run
+        if commit := self.surroundings.get("commit"):
+            tags["mlflow.source.git.commit"] = commit
+        return tags
+
+    @property
+    def registered(self) -> str:
+        """What its model is registered by: `pocket.reward-model.off`, `pocket.aligned.weak.off.rloo`."""
+        names = ("base", "policy", "reward_model", "algorithm")
+        labels = [self.labels[name] for name in names if name in self.labels]
+        return registrable(".".join([self.study or "rmpipe", MODELS[self.kind], *labels]))
+
+    def card(self, folder: Path) -> str:
+        """A short card of its model, whose files are in a folder."""
+        made = "\n".join(f"- {name}: `{address}`" for name, address, *_ in self.inputs)
+        by = f"**{self.title}**, made by study `{self.study}` at `{self.address}`"
+        return f"{by}\n\nMade from:\n{made}\n\nFiles: `{folder}`"
+
+
+def registrable(name: str) -> str:
+    """A name without what MLflow refuses in one, reads as something else, or cannot be asked for."""
+    return re.sub(r"[/:@'\"`]", "-", name)
 
 
 @dataclass

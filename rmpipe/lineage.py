@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Report, open_artifact
-from rmpipe.crown import crown, registrable
-from rmpipe.journal import Entry, Execution, Journal, now
+from rmpipe.crown import crown
+from rmpipe.journal import MODELS, Entry, Execution, Journal, now
 from rmpipe.store import Store
 
 DATA = {"Preferences", "Rollouts", "Scores"}
-MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
@@ -82,7 +81,7 @@ class Ledger:
 
         experiment = self._experiment(execution.stage)
         name = f"{execution.title} ({execution.address.split('/')[1]})"
-        run = self.client.create_run(experiment, tags=_tags(execution), run_name=name)
+        run = self.client.create_run(experiment, tags=execution.tags, run_name=name)
         entry = Entry(execution, run.info.run_id, experiment)
         self.journal.keep(entry)
         told = {**execution.params, **{f"runtime.{key}": value for key, value in execution.runtime.items()}}
@@ -218,7 +217,7 @@ class Ledger:
         self.client.finalize_logged_model(entry.model_id, "READY")
         if not self.client.get_run(entry.run_id).outputs.model_outputs:
             self.client.log_outputs(entry.run_id, [LoggedModelOutput(str(entry.model_id), 0)])
-        name = registered_name(entry.execution)
+        name = entry.execution.registered
         version = self._version(name, entry)
         self.client.set_registered_model_alias(name, f"seed-{entry.execution.labels.get('seed', '0')}", version)
         self.client.set_logged_model_tags(entry.model_id, {"rmpipe.registered": f"models:/{name}/{version}"})
@@ -235,7 +234,7 @@ class Ledger:
         for version in self.client.search_model_versions(f"name = '{name}'"):
             if version.source == source and tags.items() <= version.tags.items():
                 return version.version
-        card = _card(entry.execution, folder)
+        card = entry.execution.card(folder)
         made = self.client.create_model_version(name, source, entry.run_id, tags, None, card, await_creation_for=0)
         return made.version
 
@@ -396,14 +395,6 @@ def warm() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def registered_name(execution: Execution) -> str:
-    """`pocket.reward-model.off`, `pocket.aligned.weak.off.rloo`."""
-    parts = [
-        execution.labels[name] for name in ("base", "policy", "reward_model", "algorithm") if name in execution.labels
-    ]
-    return registrable(".".join([execution.study or "rmpipe", MODELS[execution.kind], *parts]))
-
-
 def model_path(uri: str, home: Path | None = None) -> Path:
     """The folder behind `models:/name@alias`, which `from_pretrained` loads; nothing is copied.
 
@@ -416,20 +407,6 @@ def model_path(uri: str, home: Path | None = None) -> Path:
     name, word = uri.removeprefix("models:/").rsplit("@", 1)
     version = ledger.client.get_model_version_by_alias(name, word)
     return Path(mlflow.artifacts.download_artifacts(version.source))
-
-
-def _tags(execution: Execution) -> dict[str, str]:
-    """What a run is found by: the address, the study, the labels, the address of each input."""
-    tags = {"rmpipe.address": execution.address, "rmpipe.study": execution.study, "rmpipe.kind": execution.kind}
-    tags |= {f"rmpipe.{name}": value for name, value in execution.labels.items()}
-    for name in dict.fromkeys(name for name, *_ in execution.inputs):
-        addresses = [address for argument, address, *_ in execution.inputs if argument == name]
-        tags[f"rmpipe.input.{name}"] = ", ".join(addresses)[:5000]
-    if execution.parent_run:
-        tags["mlflow.parentRunId"] = execution.parent_run
-    if commit := execution.surroundings.get("commit"):
-        tags["mlflow.source.git.commit"] = commit
-    return tags
 
 
 def _points(entry: Entry) -> list[Any]:
@@ -454,13 +431,6 @@ def _source(folder: Path) -> Path:
     with suppress(FileNotFoundError):
         return Path(json.loads((folder / "reference.json").read_text())["path"])
     return folder / "model" if (folder / "model").is_dir() else folder
-
-
-def _card(execution: Execution, folder: Path) -> str:
-    """A short model card."""
-    made = "\n".join(f"- {name}: `{address}`" for name, address, *_ in execution.inputs)
-    by = f"**{execution.title}**, made by study `{execution.study}` at `{execution.address}`"
-    return f"{by}\n\nMade from:\n{made}\n\nFiles: `{folder}`"
 
 
 def _numbers(row: dict[str, Any]) -> dict[str, float | None]:
