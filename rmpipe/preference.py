@@ -215,7 +215,7 @@ def _short(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str]) 
     texts = {"prompt": [_rendered(tokenizer, row, name) for row in rows]}
     texts |= {side: [row[side] for row in rows] for side in FIELDS[1:]}
     counts = {
-        field: [len(ids) for ids in tokenizer(each, add_special_tokens=False)["input_ids"]]
+        field: [len(ids) for ids in tokenizer(each, add_special_tokens=False, verbose=False)["input_ids"]]
         for field, each in texts.items()
     }
     kept = []
