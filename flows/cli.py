@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         if name != "rank":
             command.add_argument("--only", metavar="STAGE", action="append", default=[], help="stop after these stages")
             command.add_argument("--refresh", metavar="STAGE", action="append", default=[], help="make these again")
-            command.add_argument("--strict", action="store_true", help="refuse hits whose code or inputs have changed")
+            text = "take no hit whose code or inputs have changed: make it again"
+            command.add_argument("--strict", action="store_true", help=text)
         if name == "run":
             command.add_argument(
                 "--jobs", "-j", type=_positive, default=os.cpu_count() or 1, help="stages at a time (default: cores)"
@@ -92,10 +93,11 @@ def _parser() -> argparse.ArgumentParser:
         "why",
         "where an artifact came from, and what sets it apart from its nearest sibling",
         "address",
-        "stage/48195f80cea8",
+        "stage/48195f80cea8, or its first digits",
     )
     add("show", "what an artifact holds", "address", "stage/48195f80cea8, or its first digits")
-    verify = commands.add_parser("verify", help="hash everything in the store and name what was altered")
+    text = "hash everything in the store and name what was altered"
+    verify = commands.add_parser("verify", help=text, description=text)
     verify.add_argument("address", nargs="*", metavar="ADDRESS", help="only these; all by default")
     for command in commands.choices.values():
         command.add_argument(
@@ -144,7 +146,9 @@ def planned(options: argparse.Namespace) -> tuple[Study, Plan, Report]:
     from rmpipe.study import Study
     from tasks.stage import planning
 
-    study = Study.read(find_study(options.study), options.set)
+    file = find_study(options.study)
+    _import_from(file.absolute().parent)
+    study = Study.read(file, options.set)
     strict, refresh = getattr(options, "strict", False), tuple(getattr(options, "refresh", ()))
     with planning(Store(), strict=strict, refresh=refresh) as plan:
         report = teach(study)
@@ -152,6 +156,14 @@ def planned(options: argparse.Namespace) -> tuple[Study, Plan, Report]:
     if only := tuple(getattr(options, "only", ())):
         plan.keep(only)
     return study, plan, report
+
+
+def _import_from(folder: Path) -> None:
+    """Let a study name functions of modules beside it, here and in the workers, after whatever is installed."""
+    if folder != STUDIES:
+        sys.path.append(str(folder))
+        known = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([known, str(folder)] if known else [str(folder)])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -165,7 +177,7 @@ def run(options: argparse.Namespace) -> int:
 
     keep_hub_below(plan.store.home)
     study.check_sources()
-    with _ended_by_sigterm():
+    with _ended_cleanly():
         steps = conduct(plan, report, question=study.flow, study=study.name, jobs=options.jobs, threads=options.threads)
     made = sum(step["status"] == "made" for step in steps)
     return _answer(options, steps, report, f"{made} of {len(steps)} stages ran")
@@ -185,17 +197,24 @@ def _recall(study: Study, plan: Plan, report: Report) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does: cleanly."""
+def _ended_cleanly() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does: cleanly, whatever error a service makes of being cut off."""
+    told: list[int] = []
 
-    def stop(*_: Any) -> None:
+    def stop(number: int, _: Any) -> None:
+        told.append(number)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
+    except Exception:
+        if told:
+            raise KeyboardInterrupt from None
+        raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _answer(options: argparse.Namespace, steps: list[dict[str, Any]], report: Report, said: str) -> int:
@@ -266,7 +285,7 @@ def why(options: argparse.Namespace) -> int:
     artifact = open_artifact(store.resolve(options.address), store.home)
     record = artifact.record
     sibling, differs = store.nearest(record, but=artifact.address) or (None, [])
-    parents = {name: handle for name, handle in artifact.inputs.items() if handle}
+    parents = {name: value for name, value in record["inputs"].items() if value}
     told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": differs}
     lines = [
         repr(artifact),
@@ -331,7 +350,7 @@ def ui(options: argparse.Namespace) -> int:
     from rmpipe.lineage import Ledger
     from rmpipe.store import Store
 
-    with _ended_by_sigterm():
+    with _ended_cleanly():
         return Ledger(Store().home).serve(options.port)
 
 

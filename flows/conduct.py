@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
-from flows.progress import Progress, hit_notes, say_once
+from flows.progress import Progress, hit_notes, say_once, whisper
 from rmpipe.artifact import Report
 from rmpipe.interval import Estimate
 from rmpipe.lineage import Ledger
@@ -57,6 +57,7 @@ def conduct(
     store, ledger = plan.store, Ledger(plan.store.home)
     store.check_writable()
     jobs = min(jobs, len(plan.to_run))
+    whisper(f"{len(plan.to_run)} of {len(plan.steps)} stages to run, {jobs} at a time; starting Prefect and MLflow ...")
     pool, outcomes = Pool(store, jobs, threads), dict[str, Outcome]()
     whole, parent = False, ""
     try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from rmpipe.config import digest
@@ -86,7 +88,15 @@ class Progress:
         if self.live:
             self.live.console.print(text, highlight=False, markup=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            whisper(text)
+
+
+def whisper(text: str) -> None:
+    """One line on standard error; where nobody listens any more, the work goes on in silence."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as we live
 
 
 def _bars() -> Any:

@@ -12,7 +12,8 @@ import math
 import os
 import re
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ DATA = {"Preferences", "Rollouts", "Scores"}
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
 
 
+ROOT = "_MLFLOW_SERVER_ARTIFACT_ROOT"
 LOG = logging.getLogger(__name__)
 
 
@@ -55,7 +57,8 @@ class Ledger:
         from sqlalchemy.exc import SQLAlchemyError
 
         try:
-            with Store(self.home).lock("mlflow"):  # two first starts would race in migrating the database
+            # Two first starts would race in migrating the database.
+            with Store(self.home).lock("mlflow"), _default_root(self.home / "mlflow-artifacts"):
                 client = MlflowClient(self.uri, registry_uri=self.uri)
                 client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError) as error:
@@ -420,6 +423,19 @@ def _points(entry: Entry) -> list[Any]:
         for name, value, step, at in [*told, *entry.curve]
         if math.isfinite(value)
     ]
+
+
+@contextmanager
+def _default_root(folder: Path) -> Iterator[None]:
+    """Where MLflow, when it makes a database, is to place the experiment that nobody asked for.
+
+    It would be the working folder, whose name it writes into a statement as it is: one with a quote in it fails.
+    """
+    os.environ[ROOT] = folder.as_uri()
+    try:
+        yield
+    finally:
+        os.environ.pop(ROOT, None)
 
 
 def _first_line(error: Exception) -> str:

@@ -62,7 +62,7 @@ class Store:
         self.root = self.home / "store"
         there = next(path for path in (self.home, *self.home.parents) if path.exists())
         if not there.is_dir():
-            raise StoreError(f"{self.home}: {there} is a file; set RMPIPE_HOME to a folder you may write")
+            raise StoreError(f"{there}: a file; set RMPIPE_HOME to a folder you may write, not {self.home}")
 
     @staticmethod
     def address(identity: dict[str, Any]) -> str:

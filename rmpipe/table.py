@@ -45,7 +45,7 @@ def checked(raw: list[Row], name: str, look: Callable[[Row], Row]) -> list[Row]:
         StudyError: there are no rows, or some cannot be used; names the first of them.
     """
     if not raw:
-        raise StudyError(f"{name}: no rows")
+        raise StudyError(f"{name}: no rows; give one with a row at least")
     rows, faults = [], []
     for number, row in enumerate(raw, 1):
         try:

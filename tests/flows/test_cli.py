@@ -389,3 +389,23 @@ def test_a_reader_that_goes_away_is_no_failure(tiny):
         ["bash", "-c", command], cwd=tiny.folder, env=tiny.environment(), capture_output=True, text=True
     )
     assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_a_function_beside_the_study_may_be_its_ground_truth(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("RMPIPE_HOME", str(tmp_path / "home"))
+    (tmp_path / "taste_of_ours.py").write_text("def score(prompts, responses):\n    return [1.0] * len(responses)\n")
+    (tmp_path / "mine.toml").write_text(
+        'extends = "pocket"\n[reward_models.truth]\nkind = "truth"\nfunction = "taste_of_ours:score"\n'
+    )
+    assert main(["plan", str(tmp_path / "mine.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["to_run"] > 0
+
+
+def test_a_run_whose_messages_nobody_reads_goes_on_to_its_end(another):
+    another.remove(another.address("sample", policy="weak"))
+    command = f"{sys.executable} -m flows.cli run tiny.toml --only sample 2>&1 | true; exit ${{PIPESTATUS[0]}}"
+    run = subprocess.run(["bash", "-c", command], cwd=another.folder, env=another.environment(), timeout=240)
+    assert run.returncode == 0
+    assert another.address("sample", policy="weak")

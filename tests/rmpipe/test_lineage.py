@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -295,3 +296,11 @@ def test_a_database_that_mlflow_cannot_use_is_named_with_the_remedy(tmp_path, mo
         (tmp_path / "mlflow.db").write_bytes(b"no database" * 100)
     with pytest.raises(RuntimeError, match=r"MLflow cannot use .*(mlflow\.db|foo:).*; mend MLFLOW_TRACKING_URI"):
         _ = Ledger(tmp_path).client
+
+
+def test_a_working_folder_with_a_quote_in_its_name_will_do(tmp_path, monkeypatch):
+    folder = tmp_path / 'bob\'s "own" földer'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    assert [experiment.name for experiment in Ledger(folder / "home").client.search_experiments()] == ["Default"]
+    assert "_MLFLOW_SERVER_ARTIFACT_ROOT" not in os.environ

@@ -228,7 +228,7 @@ def test_the_first_five_faults_are_told_and_the_rest_counted(tmp_path: Path):
 
 def test_a_file_without_rows_and_one_without_enough_are_told(tmp_path: Path):
     dataset = local(tmp_path, ["\n"])
-    assert refused(dataset) == f"{dataset.path}: no rows"
+    assert refused(dataset) == f"{dataset.path}: no rows; give one with a row at least"
     dataset = local(tmp_path, pairs(1))
     assert refused(dataset).startswith(f"{dataset.path}: no pair is left for the policy split (1 read, dropped: ")
 
