@@ -278,14 +278,17 @@ def rank(options: argparse.Namespace) -> int:
 def why(options: argparse.Namespace) -> int:
     """An artifact's record, its parents, and what differs from its nearest sibling."""
     from rmpipe.artifact import open_artifact
-    from rmpipe.config import flatten
+    from rmpipe.config import StudyError, flatten
     from rmpipe.store import Store
 
     store = Store()
     artifact = open_artifact(store.resolve(options.address), store.home)
     record = artifact.record
     sibling, differs = store.nearest(record, but=artifact.address) or (None, [])
-    parents = {name: value for name, value in record["inputs"].items() if value}
+    parents = dict(record["inputs"])
+    with contextlib.suppress(StudyError):  # one of them is gone: their addresses alone
+        parents = artifact.inputs
+    parents = {name: value for name, value in parents.items() if value}
     told = {"address": artifact.address, "record": record, "nearest": sibling, "differs": differs}
     lines = [
         repr(artifact),

@@ -409,3 +409,10 @@ def test_a_run_whose_messages_nobody_reads_goes_on_to_its_end(another):
     run = subprocess.run(["bash", "-c", command], cwd=another.folder, env=another.environment(), timeout=240)
     assert run.returncode == 0
     assert another.address("sample", policy="weak")
+
+
+def test_why_still_tells_of_an_artifact_whose_parent_is_gone(another):
+    gone = another.address("pretrain", base="world")
+    another.remove(gone)
+    text = another.rmpipe("why", another.address("finetune", policy="weak")).output.read_text()
+    assert f"from base: {gone}" in text
