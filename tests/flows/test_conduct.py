@@ -215,7 +215,7 @@ def test_training_goes_on_from_the_last_whole_checkpoint(battered):
     for name in ("killed", "worker killed", "interrupted"):
         last = of_address(runs, blows[name].address)[-1]
         told = [point.step for point in client.get_metric_history(last.info.run_id, "resumed_from")]
-        assert told == [max(blows[name].steps)], name
+        assert told[-1] == max(blows[name].steps), name
         curve = {point.step for point in client.get_metric_history(last.info.run_id, "learning_rate")}
         assert min(curve) == 1, name  # what was told before the blow is kept
 
@@ -245,8 +245,8 @@ def test_mlflow_says_which_executions_were_killed(battered):
     place, blows = battered
     runs = mlflow_runs(place.home)
     for name in ("killed", "worker killed", "interrupted"):
-        statuses = [run.info.status for run in of_address(runs, blows[name].address)]
-        assert statuses == ["FINISHED", "KILLED", "FINISHED"], name
+        first, *between, last = [run.info.status for run in of_address(runs, blows[name].address)]
+        assert (first, set(between), last) == ("FINISHED", {"KILLED"}, "FINISHED"), name
     found = Counter(run.info.status for run in runs if "rmpipe.address" in run.data.tags)
     beside = found.pop("KILLED") - 3  # what the other of the two workers was at, if anything
     assert beside in (0, 1)
