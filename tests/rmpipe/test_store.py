@@ -206,9 +206,7 @@ def test_another_error_of_the_system_is_left_as_it_is(store: Store):
 def test_a_home_that_is_a_file_is_told(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for home in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(
-            StoreError, match=rf"^{tmp_path / 'file'}: a file; set RMPIPE_HOME to a folder"
-        ):
+        with pytest.raises(StoreError, match=rf"^{tmp_path / 'file'}: a file; set RMPIPE_HOME to a folder"):
             Store(home)
 
 
