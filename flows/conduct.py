@@ -146,7 +146,7 @@ class Conductor:
         """In a thread of Prefect's: a hit answers at once, all else goes to the pool."""
         remade = any(self.outcomes[n.address].how == "made" for n in step.call.needs if n.address in self.outcomes)
         if step.status == "hit" and not remade:
-            return Outcome(step.address, "hit", notes=tuple(step.notes))
+            return Outcome(step.address, "hit")  # its notes were said at the start
         try:
             return self.pool.submit(step.call, replace(self.errand, refresh=step.refresh)).result()
         except Exception as error:

@@ -92,6 +92,11 @@ def nearest(word: str, words: list[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(words))}"
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its class where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
 def explain(error: ValidationError, kind: type[Config], where: str = "") -> str:
     """A validation error as one line a field: its dotted path, what is wrong, and what to write instead."""
     return "\n".join(_line(item, kind, where) for item in error.errors(include_url=False))

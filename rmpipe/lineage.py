@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Report, open_artifact
+from rmpipe.config import first_line
 from rmpipe.crown import crown
 from rmpipe.journal import MODELS, Entry, Execution, Journal, now
 from rmpipe.store import Store
@@ -63,7 +64,7 @@ class Ledger:
                 client.search_experiments(max_results=1)
         except (MlflowException, SQLAlchemyError) as error:
             remedy = "mend MLFLOW_TRACKING_URI, or move a broken database away and a new one is made"
-            raise RuntimeError(f"MLflow cannot use {self.uri}: {_first_line(error)}; {remedy}") from error
+            raise RuntimeError(f"MLflow cannot use {self.uri}: {first_line(error)}; {remedy}") from error
         return client
 
     @property
@@ -143,7 +144,7 @@ class Ledger:
         try:
             self.finish(entry)
         except MlflowException as error:
-            return (f"MLflow did not take it ({_first_line(error)}); a later run tries again",)
+            return (f"MLflow did not take it ({first_line(error)}); a later run tries again",)
         return ()
 
     def fail(self, entry: Entry, text: str, *, killed: bool) -> None:
@@ -436,10 +437,6 @@ def _default_root(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.environ.pop(ROOT, None)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _source(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from rmpipe.config import StudyError
+from rmpipe.config import StudyError, first_line
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 """Files of a model's folder that say nothing of its tokenizer."""
@@ -146,7 +146,7 @@ def reaching(place: str, field: str, remedy: str) -> Iterator[None]:
     except Exception as error:
         if any(getattr(link, "errno", None) in FULL for link in _chain(error)):
             raise
-        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        told = first_line(error)
         if unreachable(error) and not Path(place).exists():
             told = f"the hub cannot be reached ({told})"
             raise UnreachableError(f"{place}: {told}; check the network, or give a folder as {field}") from error

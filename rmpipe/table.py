@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rmpipe.config import StudyError, nearest
+from rmpipe.config import StudyError, first_line, nearest
 
 Row = dict[str, Any]
 
@@ -102,7 +102,7 @@ def _folder(path: Path) -> list[Row]:
             return [{"split": str(name), **row} for name, part in saved.items() for row in part.to_list()]
         return saved.to_list()
     except Exception as error:
-        told = f"not a folder that datasets.save_to_disk wrote whole ({_first_line(error)})"
+        told = f"not a folder that datasets.save_to_disk wrote whole ({first_line(error)})"
         raise StudyError(f'{path}: {told}; write it again, or use source = "hub" for other forms') from error
 
 
@@ -112,7 +112,7 @@ def _parquet(path: Path) -> list[Row]:
     try:
         return pyarrow.parquet.ParquetFile(path).read().to_pylist()
     except Exception as error:  # pyarrow's own, and what its codecs raise
-        raise StudyError(f"{path}: not a whole parquet file ({_first_line(error)}); write it again") from error
+        raise StudyError(f"{path}: not a whole parquet file ({first_line(error)}); write it again") from error
 
 
 def _json(path: Path) -> list[Row]:
@@ -145,7 +145,3 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise StudyError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
