@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import STUDIES, _parser
+from flows.cli import _parser
+from flows.inquiry import STUDIES
 from rmpipe.study import Study
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import STUDIES
+from flows.inquiry import STUDIES
 from flows.teach import teach
 from rmpipe.config import StudyError
 from rmpipe.store import Store

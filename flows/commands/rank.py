@@ -1,0 +1,47 @@
+"""print a study's answer from the records"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import DONE, FAILED, complain, speaks_json, tell
+
+if TYPE_CHECKING:
+    from rmpipe.artifact import Ranking
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """A study."""
+    names_study(parser)
+    speaks_json(parser)
+
+
+def names_study(parser: ArgumentParser) -> None:
+    """Declare a study, and how it differs from its file."""
+    from flows.inquiry import shipped
+
+    parser.add_argument("study", metavar="STUDY", help=f"a TOML file, or one of {', '.join(shipped())}")
+    text = "change one value of the study"
+    parser.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
+
+
+def command(options: Namespace) -> int:
+    """Print the answer from the records."""
+    from flows.inquiry import inquire
+
+    inquiry = inquire(options.study, options.set)
+    missing, count = len(inquiry.plan.to_run), len(inquiry.plan.steps)
+    if missing:
+        text = f"{missing} of {count} stages have not been made; first: rmpipe run {options.study}"
+        return complain(options, text, FAILED)
+    ranking = inquiry.report.inputs["ranking"]
+    text = f"{(ranking.path / 'table.txt').read_text()}\nreport   {inquiry.report.page}"
+    tell(options, answer_of(ranking), text)
+    return DONE
+
+
+def answer_of(ranking: Ranking) -> dict[str, Any]:
+    """The part of an answer that `--json` prints."""
+    answer = ranking.answer()
+    return {key: answer[key] for key in ("study", "rows", "correlations", "contrasts", "sentences")}

@@ -1,0 +1,76 @@
+"""make what a study asks for, and print its answer"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from flows.commands import DONE, plan, positive, tell
+from flows.commands.rank import answer_of
+
+if TYPE_CHECKING:
+    from flows.inquiry import Inquiry
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """A study, how it differs, and how it is run."""
+    plan.arguments(parser)
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would run, as `rmpipe plan` does")
+    how_it_is_run(parser)
+
+
+def how_it_is_run(parser: ArgumentParser) -> None:
+    """Declare what moves no address."""
+    cores = os.cpu_count() or 1
+    parser.add_argument("-j", "--jobs", type=positive, default=cores, help="stages at a time (default: cores)")
+    text = "threads a stage (default: 1); moves last bits of results"
+    parser.add_argument("--threads", type=positive, default=1, help=text)
+
+
+def command(options: Namespace) -> int:
+    """Make what is missing and print the answer."""
+    if options.dry_run:
+        return plan.command(options)
+    inquiry = plan.asked(options)
+    if not inquiry.plan.to_run:
+        said = f"nothing had to run: all {len(inquiry.plan.steps)} stages are in the store"
+        return _answer(options, _recall(inquiry), inquiry, said)
+    from flows.conduct import conduct
+    from rmpipe.source import keep_hub_below
+
+    keep_hub_below(inquiry.plan.store.home)
+    inquiry.study.check_sources()
+    steps = conduct(
+        inquiry.plan, inquiry.report,
+        question=inquiry.study.flow, study=inquiry.study.name, jobs=options.jobs, threads=options.threads,
+    )  # fmt: skip
+    made = sum(step["status"] == "made" for step in steps)
+    return _answer(options, steps, inquiry, f"{made} of {len(steps)} stages ran")
+
+
+def _recall(inquiry: Inquiry) -> list[dict[str, Any]]:
+    """Answer from the records alone: say what a hit should say, and leave MLflow a note of the invocation."""
+    from flows.conduct import plan_summary
+    from flows.progress import hit_notes
+    from rmpipe.lineage import note
+
+    study, plan, report = inquiry.study, inquiry.plan, inquiry.report
+    for text in hit_notes(plan):
+        print(text, file=sys.stderr)
+    steps = plan_summary(plan)
+    note(plan.store.home, {"study": study.name, "question": study.flow, "report": report.address, "addresses": steps})
+    return steps
+
+
+def _answer(options: Namespace, steps: list[dict[str, Any]], inquiry: Inquiry, said: str) -> int:
+    report = inquiry.report
+    if report.address not in {step["address"] for step in steps}:  # --only stopped before it
+        tell(options, {"said": said, "stages": steps}, said)
+        return DONE
+    ranking = report.inputs["ranking"]
+    where = f"report   {report.page}\nbrowse   rmpipe ui\n{said}"
+    text = f"{ranking.path.joinpath('table.txt').read_text()}\n{where}"
+    tell(options, {"said": said, "report": str(report.page), **answer_of(ranking)}, text)
+    return DONE

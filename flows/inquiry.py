@@ -1,0 +1,90 @@
+"""A study's name, or its file, read; and what its flow needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rmpipe.artifact import Report
+    from rmpipe.study import Study
+    from tasks.stage import Plan
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+@dataclass(frozen=True)
+class Inquiry:
+    """A study, what its flow needs, and what it ends in."""
+
+    study: Study
+    plan: Plan
+    report: Report
+
+
+def shipped() -> list[str]:
+    """The names of the studies that come with us."""
+    return sorted(path.stem for path in STUDIES.glob("*.toml"))
+
+
+def find_study(name: str) -> Path:
+    """A study by file or by the name of a shipped one.
+
+    Raises:
+        StudyError: neither; the shipped names are listed.
+    """
+    from rmpipe.config import StudyError, nearest
+
+    if name.endswith(".toml") or Path(name).is_file():
+        return Path(name)
+    if name not in shipped():
+        raise StudyError(f"{name}: no such study; {nearest(name, shipped())}; or give a .toml file")
+    return STUDIES / f"{name}.toml"
+
+
+def inquire(
+    name: str,
+    changes: Iterable[str] = (),
+    *,
+    strict: bool = False,
+    refresh: Iterable[str] = (),
+    only: Iterable[str] = (),
+) -> Inquiry:
+    """Read a study and ask its flow what it needs; nothing runs.
+
+    Args:
+        name: a TOML file, or the name of a shipped study.
+        changes: `a.b=value` each.
+        strict: refuse hits whose code or inputs have changed.
+        refresh: stages to make again.
+        only: stages to stop after; all by default.
+
+    Raises:
+        StudyError: whatever is wrong with the study, or with a stage's name.
+    """
+    from flows.teach import teach
+    from rmpipe.store import Store
+    from rmpipe.study import Study
+    from tasks.stage import planning
+
+    file, refresh, only = find_study(name), tuple(refresh), tuple(only)
+    _import_from(file.absolute().parent)
+    study = Study.read(file, changes)
+    with planning(Store(), strict=strict, refresh=refresh) as plan:
+        report = teach(study)
+    plan.check_names(refresh, "--refresh")
+    if only:
+        plan.keep(only)
+    return Inquiry(study, plan, report)
+
+
+def _import_from(folder: Path) -> None:
+    """Let a study name functions of modules beside it, here and in the workers, after whatever is installed."""
+    if folder != STUDIES and str(folder) not in sys.path:
+        sys.path.append(str(folder))
+        known = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = os.pathsep.join([known, str(folder)] if known else [str(folder)])
