@@ -273,6 +273,23 @@ def another(tiny: Place, places: Callable[..., Place]) -> Place:
     return places(tiny)
 
 
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A headless Chromium that reaches this machine alone; a page of it is what a person sees."""
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine; Debian's package `chromium` has it")
+    quiet = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+             "--disable-component-update", "--disable-sync", "--hide-scrollbars",
+             "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")  # fmt: skip
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=list(quiet))
+        yield browser
+        browser.close()
+
+
 def _moved(database: Path, old: str, new: str) -> None:
     """MLflow writes below the place that an experiment was made in: name the copy, not the original."""
     with sqlite3.connect(database) as connection:
