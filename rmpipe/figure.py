@@ -1,7 +1,8 @@
 """The report's figures: one function a panel, each an SVG that takes the page's colour of ink.
 
-Panels are small and single, so that a page can set them side by side or one below the other. Colours tell reward models
-apart, by the order in which a study names them; whole lines and full marks are trained, broken and hollow constructed.
+Panels are small and single, so that a page can set them side by side or one below the other. Every reward model is
+named where it is drawn, so that nothing hangs on its colour; whole lines and full marks are trained, broken and hollow
+constructed.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import io
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
@@ -18,12 +19,17 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = ("#0077bb", "#ee7733", "#009988", "#cc3377", "#aa8800", "#33a0e0", "#8866cc", "#777777", "#cc3311", "#559911")
-"""Told apart by most colour-blind readers, on white and on black."""
+PALETTE = (
+    "#0077bb", "#d9631e", "#009988", "#cc3377", "#aa8800", "#2e93cf", "#8866cc", "#777777", "#cc3311", "#559911",
+    "#a0602d", "#4a7a90",
+)  # fmt: skip
+"""Told apart by most colour-blind readers; 3:1 or more on the page's paper, light and dark."""
 INK = "#010203"
 """Becomes the text's colour of the page that shows the figure."""
+LONGEST = 18
+"""Letters of a name; of a longer one the middle goes, for names differ at their end."""
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "rmpipe", "font.family": "sans-serif", "font.size": 10,
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "axes.titlesize": 10,
     "axes.titlelocation": "left", "figure.constrained_layout.use": True,
@@ -47,24 +53,21 @@ def plane(rows: Sequence[dict[str, Any]], ink: dict[str, str], accuracy: str = "
     known = [row for row in rows if row[accuracy] and row["variance"] and row[gain]]
     if not known:
         return ""
-    figure, axes = _panel(4.4, 3.5)
+    figure, axes = _panel(3.5)
     most = max(max(row[gain]["value"] for row in known), 1e-9)
     for row in known:
-        x, y, size = row[accuracy]["value"], row["variance"]["value"], max(row[gain]["value"], 0) / most
-        colour = ink[row["reward_model"]]
-        face = colour if row["trained"] else "none"
-        axes.scatter(x, y, s=25 + 500 * size, color=face, edgecolor=colour, linewidth=1.6, alpha=0.75)
+        _disc(axes, row, accuracy, row[gain]["value"] / most, ink[row["reward_model"]])
     axes.margins(0.13)
     where = "on" if accuracy == "accuracy_on" else "off"
     axes.set(xlabel=f"ranking accuracy, {where} policy", ylabel="reward variance (whitened)")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
-    _named(axes, [(row[accuracy]["value"], row["variance"]["value"], row["reward_model"]) for row in known])
+    _named(axes, [(row[accuracy]["value"], row["variance"]["value"], row["reward_model"]) for row in known], ink)
     told = "; ".join(f"{row['reward_model']} {row[gain]['value']:.2f}" for row in known)
     return _svg(figure, f"Accuracy against variance; the area of a disc is its {_words(gain)}: {told}")
 
 
 def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[str, bool], x: str, y: str) -> str:
-    """A reward over training, the mean over seeds of each reward model; thin lines are single seeds.
+    """A reward over training, the mean over seeds of each reward model, named at its end; thin lines are single seeds.
 
     Args:
         curves: of one policy and algorithm: reward_model, seed, and lists by name.
@@ -76,24 +79,35 @@ def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[s
     curves = [item for item in curves if item.get(y)]
     if not curves:
         return ""
-    figure, axes = _panel(4.4, 3.2)
+    figure, axes = _panel(3.3)
+    ends = []
     for name in dict.fromkeys(item["reward_model"] for item in curves):
-        mine = [item for item in curves if item["reward_model"] == name]
-        across, up = (_stacked(mine, key) for key in (x, y))
-        up = up - up[:, :1]
+        across, up = stacked([item for item in curves if item["reward_model"] == name], x, y)
         style: Any = {"color": ink[name], "linestyle": "-" if trained[name] else (0, (4, 2))}
-        for one_across, one_up in zip(across, up, strict=True) if len(mine) > 1 else ():
-            axes.plot(one_across, one_up, linewidth=0.5, alpha=0.4, **style)
+        for one_across, one_up in zip(across, up, strict=True) if len(up) > 1 else ():
+            axes.plot(one_across, one_up, linewidth=0.6, alpha=0.5, **style)
         axes.plot(across.mean(axis=0), up.mean(axis=0), linewidth=1.9, **style)
+        ends.append((across.mean(axis=0)[-1], up.mean(axis=0)[-1], name))
     axes.axhline(0, color=INK, linewidth=0.5)
     across_words = "training steps"
     if x == "kl":  # a policy that runs away would press all others against the edge
         across_words = "KL from the initial policy, nats a response"
         axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
         axes.set_xlim(left=0)
+    else:
+        axes.locator_params(axis="x", integer=True)
     up_words = "ground-truth gain" if y == "truth" else "proxy gain"
     axes.set(xlabel=across_words, ylabel=f"{up_words}, sd")
-    return _svg(figure, f"{up_words} against {across_words}, one line a reward model")
+    _named(axes, ends, ink)
+    told = "; ".join(f"{name} {up:.2f}" for _, up, name in ends)
+    return _svg(figure, f"{up_words} against {across_words}, one line a reward model; at the end: {told}")
+
+
+def stacked(curves: Sequence[dict[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
+    """The curves of one reward model as `curve` draws them, each from 0 up: (seeds, evaluations) of both."""
+    shortest = min(len(item[x]) for item in curves)
+    across, up = (np.array([item[name][:shortest] for item in curves], dtype=float) for name in (x, y))
+    return across, up - up[:, :1]
 
 
 def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
@@ -105,11 +119,11 @@ def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
     """
     if not values:
         return ""
-    figure, axes = _panel(4.4, 0.8 + 0.34 * len(values))
+    figure, axes = _panel(0.8 + 0.34 * len(values))
     jitter = np.random.default_rng(0)
     for place, (name, numbers) in enumerate(values.items()):
         y = place + jitter.uniform(-0.28, 0.28, len(numbers))
-        axes.scatter(numbers, y, s=5, color=ink[name], alpha=0.4, linewidth=0)
+        axes.scatter(numbers, y, s=6, color=ink[name], alpha=0.55, linewidth=0)
         low, middle, high = np.quantile(numbers, (0.25, 0.5, 0.75))
         axes.plot([low, high], [place, place], color=INK, linewidth=1.3)
         axes.plot(middle, place, marker="|", color=INK, markersize=11, markeredgewidth=1.8)
@@ -134,7 +148,7 @@ def forest(
     known = [(label, number) for label, number in items if number]
     if not known:
         return ""
-    figure, axes = _panel(4.4, 0.75 + 0.27 * len(known))
+    figure, axes = _panel(0.75 + 0.27 * len(known))
     for place, (_, number) in enumerate(known):
         if number["low"] is not None and number["high"] is not None:
             axes.plot([number["low"], number["high"]], [place, place], color=PALETTE[0], linewidth=1.8)
@@ -148,31 +162,62 @@ def forest(
     return _svg(figure, f"{xlabel}: " + "; ".join(f"{label} {number['value']:.2f}" for label, number in known))
 
 
-def _panel(width: float, height: float) -> tuple[Figure, Axes]:
+def _panel(height: float) -> tuple[Figure, Axes]:
+    """One panel: as wide as lets its letters stay readable on a telephone."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):  # not pyplot: no state, no window
-        figure = Figure(figsize=(width, height))
+        figure = Figure(figsize=(4.2, height))
         return figure, figure.subplots()
 
 
-def _stacked(curves: Sequence[dict[str, Any]], name: str) -> np.ndarray:
-    shortest = min(len(item[name]) for item in curves)
-    return np.array([item[name][:shortest] for item in curves], dtype=float)
+def _disc(axes: Axes, row: dict[str, Any], accuracy: str, size: float, colour: str) -> None:
+    """A disc whose area is a gain, as a share of the greatest; a cross where it was a loss."""
+    x, y = row[accuracy]["value"], row["variance"]["value"]
+    if size < 0:
+        axes.scatter(x, y, s=40, marker="x", color=colour, linewidth=1.8)
+        return
+    face = [(colour, 0.6)] if row["trained"] else "none"
+    axes.scatter(x, y, s=500 * size, facecolors=face, edgecolors=colour, linewidth=1.6)
 
 
-def _named(axes: Axes, points: Sequence[tuple[float, float, str]]) -> None:
-    """Names in the right margin, each with a thin line to its point, in their order and none upon another."""
-    low, ceiling = axes.get_ylim()
-    least, edge = 0.075 * (ceiling - low), axes.get_xlim()[1]
-    for x, y, name in sorted(points, key=lambda point: -point[1]):
-        height = min(y, ceiling)
-        ceiling = height - least
+def _named(axes: Axes, points: Sequence[tuple[float, float, str]], ink: dict[str, str]) -> None:
+    """Names in the right margin, none upon another, each with a line of its colour to its point, the fewest crossed."""
+    place = axes.transData + axes.transAxes.inverted()
+    axes.autoscale_view()
+    there = sorted(((*place.transform((x, y)), x, y, name) for x, y, name in points), key=lambda point: -point[1])
+    heights = _apart([point[1] for point in there])
+    for _ in there:
+        for i, high in enumerate(heights[:-1]):
+            if _cross(there[i], high, there[i + 1], heights[i + 1]):
+                there[i], there[i + 1] = there[i + 1], there[i]
+    for (*_, x, y, name), height in zip(there, heights, strict=True):
         axes.annotate(
-            name, (x, y), xytext=(edge, height), fontsize=8.5, va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": INK, "shrinkA": 1, "shrinkB": 0},
+            name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}",
+            (x, y), xytext=(1.03, height), textcoords="axes fraction", fontsize=9.5, color=INK, va="center",
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.9, "linestyle": (0, (1, 1.6)), "color": ink[name],
+                        "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Falling heights, as shares of the axes, moved so that each has a line of text and none leaves the axes."""
+    least = min(0.078, 1 / len(heights))
+    found: list[float] = []
+    for height in heights:
+        found.append(min(height, found[-1] - least) if found else min(height, 1.0))
+    return [max(height, least * (len(found) - 1 - i)) for i, height in enumerate(found)]
+
+
+def _cross(one: tuple[Any, ...], high: float, other: tuple[Any, ...], low: float) -> bool:
+    """Whether the line from `one` up to `high` would cross that from `other` to `low`, both ending at the margin."""
+    x = max(one[0], other[0])
+    if x >= 1:
+        return False
+    up, down = (y + (end - y) * (x - start) / (1 - start) for start, y, end in ((*one[:2], high), (*other[:2], low)))
+    return bool(up < down)
 
 
 def _svg(figure: Figure, text: str) -> str:
@@ -180,16 +225,14 @@ def _svg(figure: Figure, text: str) -> str:
     import matplotlib as mpl
 
     out = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": text}):  # no two figures of a page share the names of their parts
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = out.getvalue()
     head, rest = svg[svg.index("<svg") :].replace(INK, "currentColor").split(">", 1)
     head = re.sub(r' (width|height)="[^"]*"', "", head)
-    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
-    rest = re.sub(r' id="\w+_\d+"', "", rest)  # many figures stand on one page, and nothing points at these
-    title = escape(text)
-    label = title.replace('"', "&quot;")
-    return f'{head} role="img" aria-label="{label}"><title>{title}</title>{rest}'
+    rest = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</defs>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r' id="[\w.]+_\d+"', "", rest)  # many figures stand on one page, and nothing points at these
+    return f'{head} style="stroke-linejoin: round" role="img" aria-label={quoteattr(text)}>{rest}'
 
 
 def _words(gain: str) -> str:

@@ -6,18 +6,19 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import figure
+from rmpipe import caption, citation, figure
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 COLUMNS = {
-    "truth_gain": "Ground-truth gain", "proxy_gain": "Proxy gain", "variance": "Variance",
-    "accuracy_on": "Accuracy, on policy", "accuracy_off": "Accuracy, off policy", "covariance": "Covariance",
-    "kl": "KL", "length_gain": "Longer by",
+    "truth_gain": ("Ground-truth gain", "sd"), "proxy_gain": ("Proxy gain", "sd"), "variance": ("Variance", ""),
+    "accuracy_on": ("Accuracy, on policy", ""), "accuracy_off": ("Accuracy, off policy", ""),
+    "covariance": ("Covariance", ""), "kl": ("KL", "nats"), "length_gain": ("Longer by", "tokens"),
 }  # fmt: skip
-"""What the tables show, and how they call it."""
+"""What the tables show, how they call it, and its unit."""
 PROPERTIES = {
     "variance": "variance", "variance_raw": "variance, raw", "accuracy_on": "accuracy, on policy",
     "accuracy_on_half": "the same, ties half", "accuracy_off": "accuracy, off policy",
@@ -25,34 +26,31 @@ PROPERTIES = {
     "correlation": "correlation", "flat_share": "share of flat prompts", "margin": "margin, off policy",
     "calibration_error": "calibration error",
 }  # fmt: skip
-CURVES = {
-    ("steps", "truth"): "What people want, while the policy is trained: steeper teaches faster, falling is harm.",
-    ("steps", "proxy"): "What the reward model itself gives: it rises under good and bad teachers alike.",
-    ("kl", "truth"): "The same gain for the distance gone: higher at one KL is more efficient.",
-    ("kl", "proxy"): "The reward model's own reward for the distance gone.",
-}
-PLANES = {
-    "accuracy_on": "If accuracy chose the teacher, discs would grow to the right; if variance did, upwards.",
-    "accuracy_off": "The same with the accuracy that benchmarks report, on the data set's own pairs.",
-}
+CURVES = (("steps", "truth"), ("steps", "proxy"), ("kl", "truth"), ("kl", "proxy"))
+"""What is drawn across and up while a policy is trained."""
+RELATED = ", Spearman with the "
+"""What marks the sentences on correlations, which stand beside their figures."""
 CONTROLS = {
     "on": "on policy (a tie is right only where the ground truth ties too)",
     "off": "off policy (a tie earns one half)",
 }
-SPREAD = "Prompts at 0 teach nothing under that reward model."
+OUTCOMES = {"Held": "held", "Reversed": "reversed"}
+"""How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
 
-def render(answer: dict[str, Any]) -> str:
+def render(answer: dict[str, Any], address: str = "") -> str:
     """The page of an answer.
 
     Args:
         answer: as `Ranking.answer()` gives it.
+        address: of that ranking, where it has one.
     """
     names = list(dict.fromkeys(item["reward_model"] for item in answer["curves"]))
     ink = figure.colours(names)
     trained = {row["reward_model"]: row["trained"] for row in answer["rows"]}
     groups = [_group(answer, policy, algorithm, ink, trained) for policy, algorithm in _pairs(answer["rows"])]
-    return _template().render(
+    leads = {text for group in groups for text in (*group["lead"], *group["related"])}
+    html = _template().render(
         answer=answer,
         groups=groups,
         ink=ink,
@@ -60,9 +58,14 @@ def render(answer: dict[str, Any]) -> str:
         columns=COLUMNS,
         controls=CONTROLS,
         warning=NO_TRUTH if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else "",
-        claims=_claims(answer["contrasts"]),
-        addresses=_addresses(answer["rows"]),
+        rest=[text for text in answer["sentences"] if text not in leads and text != NO_TRUTH],
+        claims=_claims(answer),
+        ranking=citation.RANKING,
+        taught=citation.TAUGHT,
+        why=f"rmpipe why {address}" if address else f"rmpipe rank {answer['study']}",
+        address=address,
     )
+    return citation.once(html)
 
 
 @cache
@@ -70,7 +73,8 @@ def _template() -> Template:
     from jinja2 import Environment
 
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": _number, "interval": _interval}
+    environment.filters |= {"interval": citation.interval, "linked": citation.linked, "link": citation.link}
+    environment.globals |= {"cite": citation.cite, "entry": citation.entry, "place": citation.place}
     return environment.from_string(files("rmpipe").joinpath("page.html").read_text(encoding="utf-8"))
 
 
@@ -88,24 +92,43 @@ def _group(
             item for item in answer[name] if item["policy"] == policy and item.get("algorithm", algorithm) == algorithm
         ]
 
-    rows, curves = mine("rows"), mine("curves")
-    drawn = [(figure.curve(curves, ink, trained, x, y), caption) for (x, y), caption in CURVES.items()]
-    planes = [(figure.plane(rows, ink, name), caption) for name, caption in PLANES.items()]
-    spread = figure.spread({item["reward_model"]: item["values"] for item in mine("variance_per_prompt")}, ink)
-    shown = [name for name in COLUMNS if any(row[name] for row in rows)]
-    controls: dict[str, Any] = next((item for item in answer["controls"] if item["policy"] == policy), {})
+    rows = mine("rows")
+    said = [text for text in answer["sentences"] if text.startswith(f"{policy}, {algorithm}:")]
+    first = algorithm == answer["algorithms"][0]  # what reads no text scores the same under all of them
+    controls: dict[str, Any] = next((item for item in answer["controls"] if first and item["policy"] == policy), {})
     return {
         "policy": policy,
         "algorithm": algorithm,
         "rows": rows,
-        "shown": shown,
-        "lead": [text for text in answer["sentences"] if text.startswith(f"{policy}, {algorithm}:")],
+        "shown": [name for name in COLUMNS if any(row[name] for row in rows)],
+        "lead": [text for text in said if RELATED not in text],
+        "related": [text for text in said if RELATED in text],
         "controls": {name: value for name, value in controls.items() if name != "policy"},
-        "figures": [(svg, caption) for svg, caption in (*planes, *drawn, (spread, SPREAD)) if svg],
+        "figures": _figures(rows, mine("curves"), mine("variance_per_prompt"), ink, trained),
         "correlations": _forests(mine("correlations")),
         "correlated": _correlated(mine("correlations")),
         "samples": mine("samples"),
+        "sources": [(row, citation.sources(row, answer["curves"])) for row in rows],
     }
+
+
+def _figures(
+    rows: list[dict[str, Any]], curves: list[dict[str, Any]], varied: list[dict[str, Any]], ink: dict[str, str],
+    trained: dict[str, bool],
+) -> list[tuple[str, Markup]]:  # fmt: skip
+    """Every figure that has something to show, with its caption: what was measured, then what was taught."""
+    drawn = [
+        (svg, caption.plane(rows, name))
+        for name in ("accuracy_on", "accuracy_off")
+        if (svg := figure.plane(rows, ink, name))
+    ]
+    prompts = {item["reward_model"]: item["values"] for item in varied}
+    if prompts:
+        drawn.append((figure.spread(prompts, ink), caption.spread(prompts, rows)))
+    for x, y in CURVES:
+        if svg := figure.curve(curves, ink, trained, x, y):
+            drawn.append((svg, caption.curve(rows, curves, x, y)))
+    return drawn
 
 
 def _correlated(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -127,34 +150,36 @@ def _forests(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
             known = [(text, mine[name]["spearman"]) for name, text in PROPERTIES.items() if name in mine]
             if any(number for _, number in known):
                 n = max(item["n"] for item in mine.values())
-                title = f"Spearman with the {words}, over {n} {'trained ' if over == 'trained' else ''}reward models"
-                found.append({"title": title, "svg": figure.forest(known, f"Spearman with the {words}", (-1.05, 1.05))})
+                svg = figure.forest(known, f"Spearman with the {words}", (-1.05, 1.05))
+                title = f"Over {n} {'trained ' if over == 'trained' else ''}reward models, with the {words}"
+                found.append({"title": title, "svg": svg, "caption": caption.forest(known)})
     return found
 
 
-def _claims(contrasts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _claims(answer: dict[str, Any]) -> list[dict[str, Any]]:
     """The stated claims, each with all it was judged on and a forest of its differences."""
     claims = []
-    for name, text in dict.fromkeys((item["name"], item["claim"]) for item in contrasts):
-        mine = [item for item in contrasts if item["name"] == name]
-        label = [f"{item['policy'] or 'both policies'}, {item['algorithm']}" for item in mine]
-        differences = list(zip(label, (item["difference"] for item in mine), strict=True))
-        forest = figure.forest(differences, "paired difference of gains, sd")
-        claims.append({"name": name, "claim": text, "judged": mine, "svg": forest})
+    for name, text in dict.fromkeys((item["name"], item["claim"]) for item in answer["contrasts"]):
+        mine = [item for item in answer["contrasts"] if item["name"] == name]
+        known = [(_where(item), item["difference"]) for item in mine if item["difference"]]
+        told = caption.differences([number for _, number in known])
+        forest = figure.forest(known, "paired difference of gains, sd")
+        judged = [_judged(item, answer["rows"]) for item in mine]
+        claims.append({"name": name, "claim": text, "judged": judged, "svg": forest, "caption": told})
     return claims
 
 
-def _addresses(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {"names": f"{row['policy']}, {row['algorithm']}, {row['reward_model']}", **row["addresses"]} for row in rows
-    ]
+def _judged(item: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    outcome, rest = item["sentence"].split(":", 1)
+    return {
+        "id": citation.place("from", "claim", item["name"], item["policy"] or "", item["algorithm"]),
+        "where": _where(item),
+        "outcome": outcome,
+        "mark": OUTCOMES.get(outcome, "open"),
+        "rest": rest,
+        "cells": citation.compared(item, rows),
+    }
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _interval(number: dict[str, Any]) -> str:
-    if number["low"] is None or number["high"] is None:
-        return ""
-    return f"{_number(number['low'])} to {_number(number['high'])}"
+def _where(item: dict[str, Any]) -> str:
+    return f"{item['policy'] or 'both policies'}, {item['algorithm']}"

@@ -10,9 +10,9 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=2)
+@stage(version=3)
 def report(ranking: Ranking, *, out: Path, log: Log) -> Report:
     """A self-contained HTML page: the answer, what it supports, figures, texts, and where every number came from."""
-    html = page.render(ranking.answer())
-    (out / "report.html").write_text(html)
+    html = page.render(ranking.answer(), ranking.address)
+    (out / "report.html").write_text(html, encoding="utf-8")
     return Report.at(out, f"{len(html) / 1024:.0f} KiB")

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rmpipe import page, ranking
+from rmpipe import citation, page, ranking
 
 
 def cells() -> list[dict]:
@@ -25,28 +25,40 @@ def cells() -> list[dict]:
     return rows
 
 
-@pytest.fixture
-def answer() -> dict:
+def told() -> dict:
+    """An answer as a ranking gives it, small enough to be made at once."""
     rows = cells()
     claims = [{"name": "a", "claim": "far apart teaches more", "higher": "truth", "lower": "flat"}]
-    told = ranking.answer(pd.DataFrame(rows), claims, draws=100)
+    answer = ranking.answer(pd.DataFrame(rows), claims, draws=100)
     names = [{key: row[key] for key in ("policy", "algorithm", "reward_model", "seed")} for row in rows]
     lists = {"steps": [0, 10, 20], "proxy": [0.0, 0.1, 0.2], "truth": [0.0, 0.1, 0.3], "kl": [0.0, 0.1, 0.2]}
-    told["curves"] = [name | lists for name in names]
-    told["variance_per_prompt"] = [
+    answer["curves"] = [name | lists for name in names]
+    answer["variance_per_prompt"] = [
         {"policy": "weak", "reward_model": name["reward_model"], "values": [0.1, 0.5, 0.9]} for name in names[:3]
     ]
     text = {"prompt": "tell me", "before": " ugh & no", "after": " wow <script>alert(1)</script>"}
     rewards = {"proxy_before": -1.0, "proxy_after": 1.0, "truth_before": -0.5, "truth_after": 0.5}
-    told["samples"] = [name | text | rewards for name in names[:3]]
-    told["controls"] = [
+    answer["samples"] = [name | text | rewards for name in names[:3]]
+    answer["controls"] = [
         {"policy": "weak"}
         | {f"{a}_{b}": 0.5 for a in ("on", "off") for b in ("longer", "shorter", "constant", "random")}
     ]
-    for row in told["rows"]:
-        row["addresses"] = {"measure": ["measure/000000000001"], "align": ["align/000000000002"]}
+    for place, row in enumerate(answer["rows"]):
+        row["addresses"] = {
+            stage: [f"{stage}/{place:010x}{seed:02}" for seed in (1, 2, 3)] for stage in ("measure", "align")
+        }
     about = {"study": "tiny", "question": "Which one?", "ground_truth": "truth", "seeds": [1, 2, 3]}
-    return told | about | {"policies": ["weak"], "algorithms": ["rloo"]}
+    return answer | about | {"policies": ["weak"], "algorithms": ["rloo"]}
+
+
+@pytest.fixture
+def answer() -> dict:
+    return told()
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    return page.render(told())
 
 
 class Page(HTMLParser):
@@ -74,8 +86,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_asks_nothing_of_a_network(answer):
-    html = page.render(answer)
+def test_the_page_is_whole_and_asks_nothing_of_a_network(html):
     seen = Page(html)
     assert seen.open == []
     assert not [tag for tag, _ in seen.tags if tag in ("script", "link", "img", "iframe")]
@@ -83,8 +94,8 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(answer):
     assert [source for source in sources if "www.w3.org" not in source] == []
 
 
-def test_every_figure_says_in_words_what_it_shows(answer):
-    figures = [attributes for tag, attributes in Page(page.render(answer)).tags if tag == "svg"]
+def test_every_figure_says_in_words_what_it_shows(html):
+    figures = [attributes for tag, attributes in Page(html).tags if tag == "svg"]
     assert len(figures) == 7 + 1 + 2  # two planes, four curves, a spread; one claim; correlations with either gain
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     assert (
@@ -92,23 +103,21 @@ def test_every_figure_says_in_words_what_it_shows(answer):
     )
 
 
-def test_what_models_write_stays_text(answer):
-    html = page.render(answer)
+def test_what_models_write_stays_text(html):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert "<script" not in html
     assert "&lt;b&gt;off" in html
     assert "<b>off" not in html
 
 
-def test_the_page_takes_its_colours_from_the_reader(answer):
-    html = page.render(answer)
+def test_the_page_takes_its_colours_from_the_reader(html):
     assert "prefers-color-scheme: dark" in html
     assert "#010203" not in html
     assert "currentColor" in html
 
 
-def test_the_numbers_stand_with_their_intervals_and_addresses(answer):
-    text = re.sub(r"<[^>]+>", " ", page.render(answer))
+def test_the_numbers_stand_with_their_intervals_and_addresses(html):
+    text = re.sub(r"<[^>]+>", " ", html)
     assert re.search(r"truth\s+explicit, constructed\s+0\.52\s+0\.50 to 0\.54", text)
     assert "measure/000000000001" in text
     assert "Held : ground-truth gain of truth on weak less that of flat" in text
@@ -124,3 +133,24 @@ def test_without_a_ground_truth_the_page_warns(answer):
     assert "WARNING: no ground truth is known" in html
     assert "What reads no text scores, off policy" in html
     assert "What reads no text scores, on policy" not in html
+
+
+def test_what_was_measured_and_what_was_taught_lead_to_their_own_addresses(html, answer):
+    for row in answer["rows"]:
+        for stage, addresses in row["addresses"].items():
+            target = citation.place("from", row["policy"], row["algorithm"], row["reward_model"], stage)
+            entry = html.split(f'id="{target}"')[1].split("</ul>")[0]
+            assert re.findall(r"rmpipe why ([^<]+)</code> <span class=\"soft\">seed (\d)", entry) == [
+                (address, str(seed)) for seed, address in enumerate(addresses, 1)
+            ]
+
+
+def test_the_page_names_its_ranking_or_how_to_get_it(html, answer):
+    assert "rmpipe why rank/0123456789ab" in page.render(answer, "rank/0123456789ab")
+    assert "rmpipe rank tiny" in html
+
+
+def test_what_no_text_is_read_for_is_said_once_a_policy(answer):
+    rows = [row | {"algorithm": "grpo"} for row in answer["rows"]]
+    both = answer | {"rows": answer["rows"] + rows, "algorithms": ["rloo", "grpo"]}
+    assert page.render(both).count("What reads no text scores, on policy") == 1

@@ -1,0 +1,77 @@
+"""Captions: they say what this figure shows, and no more than its numbers do."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from rmpipe import caption
+
+
+def row(name: str, truth: float | None, proxy: float = 0.5, kl: float = 1.0, **more: Any) -> dict[str, Any]:
+    numbers = {"truth_gain": truth, "proxy_gain": proxy, "kl": kl, "accuracy_on": 0.7, "variance": 0.9} | more
+    names = {"policy": "weak", "algorithm": "rloo", "reward_model": name, "rank": name, "not_told_from": []}
+    ends = {"low": None, "high": None}
+    found = {key: None if value is None else {"value": value} | ends for key, value in numbers.items()}
+    return names | found | {"ranked_by": "proxy" if truth is None else "truth"}
+
+
+def line(name: str, *up: float) -> dict[str, Any]:
+    steps = [10 * place for place in range(len(up))]
+    return {"reward_model": name, "steps": steps, "truth": list(up), "proxy": list(up), "kl": steps}
+
+
+def words(told: str) -> str:
+    return re.sub(r"<[^>]+>", "", told)
+
+
+def test_the_best_teacher_is_set_beside_the_most_accurate():
+    rows = [row("off", 0.53), row("truth", 0.47, accuracy_on=1.0), row("flat", 0.13, accuracy_on=0.999)]
+    told = words(caption.plane(rows, "accuracy_on"))
+    assert told == (
+        "off gained most, 0.53, at accuracy 0.70 and variance 0.90; the 2 most accurate (1.00) gained 0.13 to 0.47."
+    )
+    assert words(caption.plane(rows[:2], "accuracy_on")).endswith("the most accurate, truth (1.00), gained 0.47.")
+    assert words(caption.plane(rows[1:2], "accuracy_on")).endswith("it is also the most accurate.")
+
+
+def test_a_leader_who_is_not_told_apart_is_said_to_be_so():
+    rows = [row("a", 0.5), row("b", 0.4), row("c", 0.3)]
+    rows[0] |= {"rank": "1=", "not_told_from": ["c"]}
+    rows[1] |= {"rank": "1="}
+    told = words(caption.curve(rows, [line("a", 0, 0.5), line("b", 0, 0.4), line("c", 0, 0.3)], "steps", "truth"))
+    assert told == "a ends highest, 0.50 sd after 10 steps (not told apart from 2 of the other 2); c lowest, 0.30."
+
+
+def test_a_line_that_falls_is_named_with_its_height():
+    rows = [row("a", 0.5), row("b", -0.1)]
+    told = words(caption.curve(rows, [line("a", 1, 1.2, 1.5), line("b", 0, 0.2, -0.1)], "steps", "truth"))
+    assert told == "a ends highest, 0.50 sd after 20 steps; b falls from 0.20 at step 10 to \N{MINUS SIGN}0.10."
+
+
+def test_the_highest_proxy_stands_beside_its_ground_truth_where_one_is_known():
+    curves = [line("a", 0, 2), line("b", 0, 1)]
+    known = words(caption.curve([row("a", -0.1, 2.0), row("b", 0.3, 1.0)], curves, "steps", "proxy"))
+    assert known == "a ends highest, 2.00 sd after 10 steps; by the ground truth it gained \N{MINUS SIGN}0.10."
+    unknown = words(caption.curve([row("a", None, 2.0), row("b", None, 1.0)], curves, "steps", "proxy"))
+    assert unknown == "a ends highest, 2.00 sd after 10 steps; b lowest, 1.00."
+
+
+def test_over_kl_the_price_of_a_gain_is_named():
+    rows, curves = [row("a", 0.5, kl=2.0), row("b", 0.1, kl=9.0)], [line("a", 0, 1), line("b", 0, 1)]
+    assert words(caption.curve(rows, curves, "kl", "truth")) == (
+        "a gained most, 0.50 sd, at a KL of 2.00 nats; b went farthest, 9.00 nats, for 0.10 sd."
+    )
+
+
+def test_no_correlation_is_named_whose_interval_includes_0():
+    wide, apart = {"value": 0.9, "low": -0.1, "high": 1.0}, {"value": -0.8, "low": -0.9, "high": -0.2}
+    told = words(caption.forest([("a", wide), ("b", apart), ("c", None)]))
+    assert told == "1 of 2 intervals excludes 0: b \N{MINUS SIGN}0.80 (\N{MINUS SIGN}0.90 to \N{MINUS SIGN}0.20)."
+    assert caption.forest([("a", wide)]).startswith("No interval excludes 0")
+
+
+def test_differences_count_what_lies_above_0():
+    numbers: list[dict[str, Any]] = [{"low": 0.1}, {"low": -0.1}, {"low": None}]
+    assert caption.differences(numbers) == "1 of 3 intervals lies wholly right of 0."
+    assert caption.differences(numbers[2:]) == "The interval does not lie right of 0."
