@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+HUB = "huggingface"
+"""The folder below the home for what the hub gives, see `rmpipe.source.keep_hub_below`."""
 Inputs = dict[str, Any]  # argument name -> handle, list of handles, dictionary of handles, or None
 
 
@@ -59,17 +61,26 @@ class Artifact:
         """Whether the store has it."""
         return (self.path / "record.json").exists()
 
+    @property
+    def told(self) -> Path:
+        """Where its record is, or would be, when its files are elsewhere: it is an ancestor of what was imported."""
+        return self.home / "ancestry" / f"{self.address}.json"
+
+    @property
+    def only_told(self) -> bool:
+        """Whether its record is here, and its files are not."""
+        return not self.built and self.told.exists()
+
     @cached_property
     def record(self) -> dict[str, Any]:
         """Who made it, from what, when, with which code and packages."""
+        file = self.told if self.only_told else self.path / "record.json"
         try:
-            return json.loads((self.path / "record.json").read_text())
+            return json.loads(file.read_text())
         except FileNotFoundError:
             raise StudyError(f"{self.address}: not in {self.home / 'store'}; run its study first") from None
         except ValueError:
-            raise StudyError(
-                f"{self.path / 'record.json'}: altered; the next run of its study makes it again"
-            ) from None
+            raise StudyError(f"{file}: altered; the next run of its study makes it again") from None
 
     @property
     def inputs(self) -> Inputs:
@@ -92,6 +103,8 @@ class Artifact:
 
         if not self.main:
             raise StudyError(f"{self!r} has no table")
+        if self.only_told:
+            raise StudyError(f"{self.address}: its record only is here, and no table; run its study to have it")
         return pd.read_parquet(self.path / self.main)
 
     def preview(self) -> pd.DataFrame | None:
@@ -109,8 +122,17 @@ class Artifact:
             return {name: self._handles(item) for name, item in value.items()}
         return None if value is None else open_artifact(value, self.home)
 
+    def _moved(self, place: str) -> Path:
+        """A folder by the path it had once: what the hub gave lies below the home, and goes where that goes."""
+        path = Path(place)
+        tails = [Path(*path.parts[at:]) for at, part in enumerate(path.parts) if part == HUB]
+        here = (self.home / tail for tail in tails)
+        return path if path.exists() else next((folder for folder in here if folder.exists()), path)
+
     def __repr__(self) -> str:
-        note = self.record.get("summary", "") if self.built else "not built"
+        note = "not built"
+        if self.built or self.told.exists():
+            note = ", ".join([self.record.get("summary", ""), *["its record only"] * (not self.built)])
         return f"<{type(self).__name__} {self.address}{' ' if note else ''}{note}>"
 
     def __eq__(self, other: object) -> bool:
@@ -189,7 +211,7 @@ class Weights(Artifact):
     def model(self) -> Path:
         """The folder that `from_pretrained` loads."""
         reference = self.path / "reference.json"
-        return Path(self.json("reference.json")["path"]) if reference.exists() else self.path / "model"
+        return self._moved(self.json("reference.json")["path"]) if reference.exists() else self.path / "model"
 
 
 class Policy(Weights):

@@ -1,16 +1,21 @@
 """What MLflow has yet to be told, kept on disk so that a process that dies, or never opens MLflow, loses nothing of it.
 
 An execution under way is a file of the journal from its run's beginning to its end; a note is an invocation that had
-nothing to do. `Ledger.prepare` enters what is left.
+nothing to do. `Ledger.prepare` enters what is left. Whatever else must be closed when its process dies is a file that
+is locked while the process lives.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
+import math
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +44,8 @@ class Execution:
     surroundings: dict[str, Any]
     subject: str | None = None
     """The model id of the reward model that the numbers are about."""
+    purpose: str = ""
+    """What its stage does, in a sentence."""
 
     @property
     def tags(self) -> dict[str, str]:
@@ -50,27 +57,35 @@ class Execution:
             tags[f"rmpipe.input.{name}"] = ", ".join(addresses)[:5000]
         if self.parent_run:
             tags["mlflow.parentRunId"] = self.parent_run
+        tags |= source(self.study)
         if commit := self.surroundings.get("commit"):
             tags["mlflow.source.git.commit"] = commit
         return tags
 
     @property
     def registered(self) -> str:
-        """What its model is registered by: `pocket.reward-model.off`, `pocket.aligned.weak.off.rloo`."""
+        """What its model is registered by: `pocket-reward-model-off`, `pocket-aligned-weak-off-rloo`."""
         names = ("base", "policy", "reward_model", "algorithm")
         labels = [self.labels[name] for name in names if name in self.labels]
-        return registrable(".".join([self.study or "rmpipe", MODELS[self.kind], *labels]))
+        return registrable("-".join([self.study or "rmpipe", MODELS[self.kind], *labels]))
 
-    def card(self, folder: Path) -> str:
-        """A short card of its model, whose files are in a folder."""
-        made = "\n".join(f"- {name}: `{address}`" for name, address, *_ in self.inputs)
-        by = f"**{self.title}**, made by study `{self.study}` at `{self.address}`"
-        return f"{by}\n\nMade from:\n{made}\n\nFiles: `{folder}`"
+
+def source(study: str) -> dict[str, str]:
+    """The tags by which MLflow says what a run was started with."""
+    return {"mlflow.source.name": f"rmpipe run {study}", "mlflow.source.type": "LOCAL"} if study else {}
 
 
 def registrable(name: str) -> str:
-    """A name without what MLflow refuses in one, reads as something else, or cannot be asked for."""
-    return re.sub(r"[/:@'\"`]", "-", name)
+    """A name without what MLflow refuses in one, reads as something else, or cannot be asked for.
+
+    MLflow takes a name of three parts between dots for one of another catalogue, and links to a page that is not there.
+    """
+    return re.sub(r"[./:@'\"`]", "-", name)
+
+
+def metric_name(text: str) -> str:
+    """A name without what MLflow refuses in that of a metric, a parameter or a tag."""
+    return "".join(letter if letter.isalnum() or letter in "_-. /:" else "_" for letter in text)
 
 
 @dataclass
@@ -87,6 +102,13 @@ class Entry:
     """(name, value, step, milliseconds since the epoch)"""
     ended: int = 0
     """Milliseconds since the epoch."""
+
+    @property
+    def points(self) -> list[tuple[str, float, int, int]]:
+        """Numbers and curves; the numbers at the last step, so that they stand, not a curve of one name."""
+        last = max((step for _, _, step, _ in self.curve), default=0)
+        told = [(name, value, last, self.ended) for name, value in self.metrics.items()]
+        return [point for point in (*told, *self.curve) if math.isfinite(point[1])]
 
 
 @dataclass(frozen=True)
@@ -139,6 +161,58 @@ class Journal:
             told = json.loads(mine.read_text())
             mine.unlink()  # first: an invocation is entered once or, if we are killed here, not at all
             yield told
+
+    @contextmanager
+    def under_way(self, kind: str, name: str, told: dict[str, Any]) -> Iterator[None]:
+        """Keep a file of what must be closed, locked while we live: whoever finds it free knows that we died.
+
+        Args:
+            kind: what it is, in the plural: a folder of the journal.
+            name: one that a file may have; no two of a kind that are under way have the same.
+            told: what is needed to close it, as JSON holds it.
+        """
+        file = self.home / "journal" / kind / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = file.with_name(f".{file.name}.{os.getpid()}")
+        with part.open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)  # before it has its name, else somebody finds it free
+            held.write(json.dumps(told))
+            held.flush()
+            part.replace(file)
+            try:
+                yield
+            finally:
+                if not isinstance(sys.exception(), GeneratorExit):  # that is forgotten, not ended
+                    file.unlink(missing_ok=True)
+
+    def abandoned(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Take what processes that died left under way: (name, told) each, given to one process at a time.
+
+        It is out of the journal when the next is asked for; until then it is there for a later process, should closing
+        it fail.
+        """
+        for file in sorted((self.home / "journal" / kind).glob("[!.]*.json")):
+            with _held(file) as told:
+                if told:
+                    yield file.stem, told
+                if told is not None:
+                    file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _held(file: Path) -> Iterator[dict[str, Any] | None]:
+    """Hold a file that nobody else holds: what it tells, {} when it was torn; None when it is not ours to hold."""
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(file.open("r+"))
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not os.path.samestat(os.fstat(held.fileno()), file.stat())
+            told = None if gone else json.load(held)
+        except (BlockingIOError, FileNotFoundError):
+            told = None
+        except ValueError:  # the machine went down while it was written: nobody can know what it was
+            told = {}
+        yield told
 
 
 def now() -> int:

@@ -14,17 +14,19 @@ import json
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rmpipe.artifact import Artifact, open_artifact
 from rmpipe.config import StudyError, digest, flatten
+from rmpipe.lock import acquire
 
+FORMAT = 1
+"""The form of the stores that we write. `store.json` tells it; a store without one is of form 1."""
 RECORD = "record.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 LEAST = 100 << 20
@@ -54,7 +56,7 @@ class Store:
         home: `$RMPIPE_HOME`, by default `.rmpipe` in the working folder.
 
     Raises:
-        StoreError: the home, or a folder above it, is a file.
+        StoreError: the home, or a folder above it, is a file; or a later rmpipe wrote the store in another form.
     """
 
     def __init__(self, home: Path | str | None = None):
@@ -63,6 +65,24 @@ class Store:
         there = next(path for path in (self.home, *self.home.parents) if path.exists())
         if not there.is_dir():
             raise StoreError(f"{there}: a file; set RMPIPE_HOME to a folder you may write, not {self.home}")
+        self._check_format()
+
+    def _check_format(self) -> None:
+        file = self.home / "store.json"
+        try:
+            found = int(json.loads(file.read_text())["format"])
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError, KeyError):
+            raise StoreError(f'{file}: tells no format; write {{"format": {FORMAT}}} into it') from None
+        if found > FORMAT:
+            told = f"{self.home}: a store of format {found}, and this rmpipe reads format {FORMAT}"
+            raise StoreError(f"{told}; install a newer rmpipe, or set RMPIPE_HOME to another folder")
+
+    def mark(self) -> None:
+        """Write down the form of a store that is about to be written for the first time."""
+        if not (self.home / "store.json").exists():
+            write_whole(self.home / "store.json", json.dumps({"format": FORMAT}))
 
     @staticmethod
     def address(identity: dict[str, Any]) -> str:
@@ -109,13 +129,15 @@ class Store:
                 wrong.append(name)
                 continue
             same_time = trust_times and found.st_mtime_ns == expected["mtime_ns"]
-            if found.st_size != expected["size"] or not (same_time or _sha256(folder / name) == expected["sha256"]):
+            if found.st_size != expected["size"] or not (same_time or file_digest(folder / name) == expected["sha256"]):
                 wrong.append(name)
         return tuple(wrong)
 
     def verify(self, address: str) -> tuple[str, ...]:
         """Hash every file of an artifact; the altered or missing ones are named and the artifact is served no more."""
         record = self.record(address)
+        if record is None and Artifact(address, self.home).only_told:
+            raise StudyError(f"{address}: its record only is here, and no file to hash; run its study to have it")
         if not record:
             return (RECORD,)
         altered = self._altered(address, record, trust_times=False)
@@ -129,13 +151,20 @@ class Store:
         found = self.root.glob(f"{stage or '*'}/[0-9a-f]*/{RECORD}")
         return sorted(f"{path.parent.parent.name}/{path.parent.name}" for path in found)
 
+    def told(self) -> list[str]:
+        """Addresses of which the record only is here: ancestors of what was imported (`Artifact.told`)."""
+        found = ("/".join(path.with_suffix("").parts[-2:]) for path in self.home.glob("ancestry/*/[0-9a-f]*.json"))
+        return sorted(address for address in found if Artifact(address, self.home).only_told)
+
     def resolve(self, text: str) -> str:
         """The one address that begins with `text`: `measure/4819` for `measure/48195f80cea8`.
+
+        One of which the record only is here is named when no other begins so.
 
         Raises:
             StudyError: no address begins so, or several do.
         """
-        found = [address for address in self.all() if address.startswith(text) or address.split("/")[1] == text]
+        found = _beginning(text, self.all()) or _beginning(text, self.told())
         if len(found) == 1 or text in found:
             return text if text in found else found[0]
         near = f"; {len(found)} begin so: {', '.join(found[:4])}" if found else f"; look into {self.root}"
@@ -165,19 +194,14 @@ class Store:
                 is raised, and nothing is waited for.
         """
         path = self.lock_file(address)
-        file = _acquire(path, waiting)
         try:
-            holder = {
-                "pid": os.getpid(),
-                "since": time.strftime("%H:%M:%S"),
-                "command": os.environ.get("RMPIPE_TASK", ""),
-            }
-            file.truncate(0)
-            file.write(json.dumps(holder))
-            file.flush()
+            file = acquire(path, waiting)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held: nobody can hold a name that is gone (see _acquire)
+            path.unlink(missing_ok=True)  # while it is held: nobody can hold a name that is gone (see `rmpipe.lock`)
             file.close()
 
     @contextmanager
@@ -189,6 +213,7 @@ class Store:
         part = final.parent / f".{final.name}.{os.getpid()}.part"
         try:
             part.mkdir(parents=True)
+            self.mark()
         except OSError as error:
             raise _unwritable(self.home, error) from error
         try:
@@ -294,6 +319,10 @@ class Store:
             return False
 
 
+def _beginning(text: str, addresses: list[str]) -> list[str]:
+    return [address for address in addresses if address.startswith(text) or address.split("/")[1] == text]
+
+
 def _leaves(identity: dict[str, Any]) -> dict[str, Any]:
     return flatten({**identity["config"], **identity["inputs"], "version": identity["version"]})
 
@@ -320,48 +349,17 @@ def _shown(leaves: dict[str, Any], name: str) -> str:
     return json.dumps(leaves[name], ensure_ascii=False)[:80].strip('"') if name in leaves else "(none)"
 
 
-def _acquire(path: Path, waiting: Callable[[dict[str, Any]], None]) -> IO[str]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            with ExitStack() as stack:
-                file = stack.enter_context(path.open("a+"))
-                if _locked(file, path, waiting):
-                    stack.pop_all()
-                    return file
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _locked(file: IO[str], path: Path, waiting: Callable[[dict[str, Any]], None]) -> bool:
-    """Lock a file; False when its holder, letting go, removed its name, or another has made the name anew."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        waiting(_holder(path))
-        fcntl.flock(file, fcntl.LOCK_EX)
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
-
-
-def _holder(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return {"pid": "?", "since": "?", "command": ""}
-
-
 def _unwritable(where: Path, error: OSError) -> StoreError:
     return StoreError(f"{where}: cannot write ({error.strerror or error}); {REMEDY}")
 
 
 def _entry(path: Path) -> dict[str, Any]:
     found = path.stat()
-    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": _sha256(path)}
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns, "sha256": file_digest(path)}
 
 
-def _sha256(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

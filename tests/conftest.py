@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -21,6 +20,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from rmpipe.moving import settle_in
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -259,7 +260,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., P
         made.append(place)
         if of is not None:
             shutil.copytree(of.home, place.home, symlinks=True)
-            _moved(place.home / "mlflow.db", str(of.home), str(place.home))
+            settle_in(place.home)
         return place
 
     yield make
@@ -288,14 +289,3 @@ def chromium() -> Iterator[Any]:
         browser = driver.chromium.launch(executable_path=program, args=list(quiet))
         yield browser
         browser.close()
-
-
-def _moved(database: Path, old: str, new: str) -> None:
-    """MLflow writes below the place that an experiment was made in: name the copy, not the original."""
-    with sqlite3.connect(database) as connection:
-        for table, column in (
-            ("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"),
-            ("model_versions", "source"), ("model_versions", "storage_location"),
-        ):  # fmt: skip
-            connection.execute(f"UPDATE {table} SET {column} = replace({column}, ?, ?)", (old, new))
-    connection.close()

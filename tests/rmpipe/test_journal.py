@@ -105,7 +105,8 @@ def test_a_note_that_cannot_be_entered_hinders_nothing(tmp_path: Path, caplog: p
     ledger.prepare()
     assert "an earlier invocation of odd was not entered" in caplog.text
     experiment = ledger.client.get_experiment_by_name("study")
-    assert [run.info.run_name for run in ledger.client.search_runs([experiment.experiment_id])] == ["pocket"]
+    runs = ledger.client.search_runs([experiment.experiment_id])
+    assert [run.info.run_name for run in runs] == ["pocket · nothing had to run"]
 
 
 def test_a_store_that_cannot_be_written_takes_no_note_and_says_so(tmp_path: Path, monkeypatch, capsys):
@@ -116,3 +117,69 @@ def test_a_store_that_cannot_be_written_takes_no_note_and_says_so(tmp_path: Path
     assert note(tmp_path, TOLD) is False
     said = f"MLflow will not list this invocation: {tmp_path}: Read-only file system\n"
     assert capsys.readouterr() == ("", said)
+
+
+# -- what must be closed when its process dies ----------------------------------------------------------------------
+
+HOLD = """
+import sys
+from pathlib import Path
+from rmpipe.journal import Journal
+with Journal(Path(sys.argv[1])).under_way("flow-runs", sys.argv[2], {"study": "pocket"}):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def holder(home: Path, name: str) -> subprocess.Popen[str]:
+    """A process that has something under way, until it is killed or told to end."""
+    command = [sys.executable, "-c", HOLD, str(home), name]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_what_lives_is_not_abandoned_and_what_ended_leaves_nothing(tmp_path: Path):
+    journal = Journal(tmp_path)
+    with holder(tmp_path, "theirs") as process, journal.under_way("flow-runs", "ours", {}):
+        assert list(journal.abandoned("flow-runs")) == []
+        process.communicate("")
+    with pytest.raises(KeyError), journal.under_way("flow-runs", "ours", {}):
+        raise KeyError
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_a_killed_process_had_under_way_is_taken_once_and_by_its_kind(tmp_path: Path):
+    journal = Journal(tmp_path)
+    with holder(tmp_path, "a") as one, holder(tmp_path, "b") as other:
+        one.kill()
+        other.kill()
+    assert list(journal.abandoned("studies")) == []
+    taken = journal.abandoned("flow-runs")
+    assert next(taken) == ("a", {"study": "pocket"})
+    assert [name for name, _ in Journal(tmp_path).abandoned("flow-runs")] == ["b"]
+    assert list(taken) == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_what_was_forgotten_without_having_ended_is_abandoned_too(tmp_path: Path):
+    held = Journal(tmp_path).under_way("flow-runs", "a", {"study": "pocket"})
+    held.__enter__()
+    del held
+    assert [name for name, _ in Journal(tmp_path).abandoned("flow-runs")] == ["a"]
+
+
+def test_what_could_not_be_closed_is_left_to_a_later_process(tmp_path: Path):
+    with holder(tmp_path, "a") as process:
+        process.kill()
+    with pytest.raises(KeyError):
+        dict({"a": told}["b"] for _, told in Journal(tmp_path).abandoned("flow-runs"))
+    assert [name for name, _ in Journal(tmp_path).abandoned("flow-runs")] == ["a"]
+
+
+def test_what_was_torn_when_the_machine_went_down_is_cleared_away(tmp_path: Path):
+    file = tmp_path / "journal" / "flow-runs" / "a.json"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"study": ')
+    assert list(Journal(tmp_path).abandoned("flow-runs")) == []
+    assert not file.exists()

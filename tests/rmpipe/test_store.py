@@ -428,3 +428,43 @@ def test_a_lock_that_nobody_holds_was_left_by_who_was_killed(store: Store):
     assert not store.left_behind(address)
     store.lock_file(address).write_text("{}")
     assert store.left_behind(address)
+
+
+# -- a store that lives for years -------------------------------------------------------------------------------------
+
+
+def test_a_store_tells_its_format_from_its_first_artifact_on(store: Store):
+    store.check_writable()
+    Store(store.home).all()
+    assert not (store.home / "store.json").exists()
+    make(store)
+    file = store.home / "store.json"
+    assert json.loads(file.read_text()) == {"format": rmpipe.store.FORMAT}
+    written = file.stat().st_mtime_ns
+    make(Store(store.home), identity(version=2))
+    assert file.stat().st_mtime_ns == written
+
+
+def test_a_store_that_tells_no_format_is_of_the_first(store: Store):
+    address = make(store)
+    (store.home / "store.json").unlink()
+    assert Store(store.home).status(address).name == "hit"
+    assert not (store.home / "store.json").exists()
+
+
+def test_a_store_of_a_later_format_is_refused_with_the_remedy_and_left_as_it_is(store: Store, tmp_path: Path):
+    make(store)
+    (store.home / "store.json").write_text('{"format": 2, "shelves": []}')
+    before = sorted(tmp_path.rglob("*"))
+    told = "home: a store of format 2, and this rmpipe reads format 1; install a newer rmpipe, or set RMPIPE_HOME to"
+    with pytest.raises(StoreError, match=told):
+        Store(store.home)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"form": 1}', '{"format": "new"}', '{"format": null}'])
+def test_a_store_whose_format_cannot_be_read_is_told_with_the_remedy(store: Store, text: str):
+    make(store)
+    (store.home / "store.json").write_text(text)
+    with pytest.raises(StoreError, match=r'store\.json: tells no format; write \{"format": 1\} into it'):
+        Store(store.home)
