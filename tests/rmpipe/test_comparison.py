@@ -1,0 +1,228 @@
+"""A difference has the interval that its numbers allow, made the way that is said; and none where none can be had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rmpipe import ranking
+from rmpipe.artifact import Policy, Preferences, Ranking, open_artifact
+from rmpipe.comparison import Number, claims, numbers, rows, samples
+from rmpipe.config import StudyError
+from rmpipe.interval import Estimate, bootstrap, paired_t
+
+PROMPTS = [f"prompt {number}" for number in range(40)]
+
+
+def put(home: Path, address: str, kind: str, **told: Any) -> Path:
+    """Write a record as a stage would have; the artifact's folder."""
+    stage = address.split("/")[0]
+    record = {"stage": stage, "version": 1, "config": {}, "inputs": {}, "kind": kind, "title": stage, "metrics": {}}
+    folder = home / "store" / address
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(json.dumps(record | told))
+    return folder
+
+
+def aligned(home: Path, name: str, gains: Any, prompts: list[str] = PROMPTS) -> Policy:
+    """A policy whose held-out prompts gained so much."""
+    gains = np.asarray(gains, dtype=float)
+    folder = put(home, f"align/{name}", "Policy", metrics={"truth_gain": float(gains.mean()), "kl": 1.5})
+    pd.DataFrame({"prompt": prompts, "truth_gain": gains}).to_parquet(folder / "prompts.parquet")
+    return Policy(f"align/{name}", home)
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=len(PROMPTS))
+
+
+def named(found: list[Number], name: str) -> Number:
+    (number,) = (item for item in found if item.name == name)
+    return number
+
+
+def test_gains_on_the_same_prompts_are_paired_prompt_by_prompt(tmp_path, noise):
+    a, b = aligned(tmp_path, "a", noise), aligned(tmp_path, "b", noise + 0.1)
+    found = named(numbers(a, b), "truth_gain")
+    assert found.a == bootstrap(noise)
+    # What the prompts share cancels: neither side alone could tell 0.1 from its own noise.
+    assert found.a.high - found.a.low > 0.4
+    assert (found.difference.low, found.difference.high) == pytest.approx((0.1, 0.1))
+    assert found.apart is True
+    assert found.how == "paired over 40 prompts of one seed, whose own luck is not in the interval"
+
+
+def test_an_interval_that_includes_0_tells_nothing_apart(tmp_path, noise):
+    found = named(numbers(aligned(tmp_path, "a", noise), aligned(tmp_path, "b", noise[::-1])), "truth_gain")
+    assert found.difference.low < 0 < found.difference.high
+    assert found.apart is False
+
+
+def test_gains_on_unlike_prompts_and_numbers_that_have_no_prompts_get_no_interval(tmp_path, noise):
+    a = aligned(tmp_path, "a", noise)
+    b = aligned(tmp_path, "b", noise + 1, [*PROMPTS[1:], "another"])
+    found = numbers(a, b)
+    gain, kl = named(found, "truth_gain"), named(found, "kl")
+    assert gain.difference.value == pytest.approx(1)
+    assert (gain.apart, kl.apart) == (None, None)
+    assert gain.how == "no interval: they are of unlike prompts"
+    assert kl.how == "no interval: it is not kept prompt by prompt"
+    assert gain.json()["difference"] == {"value": pytest.approx(1), "low": None, "high": None}
+
+
+def test_what_differs_by_rounding_alone_is_not_told_apart():
+    tiny = Number("variance", Estimate(0.9), Estimate(0.9), Estimate(2e-16, 1e-16, 3e-16), "")
+    small = Number("variance", Estimate(1e-3), Estimate(2e-3), Estimate(1e-3, 0.5e-3, 2e-3), "")
+    assert (tiny.apart, small.apart) == (False, True)
+
+
+def test_the_rows_that_a_measurement_keeps_give_the_numbers_that_it_tells(tiny):
+    addresses = [tiny.address("measure", policy="weak", reward_model=name) for name in ("off", "offset")]
+    for measured in (open_artifact(address, tiny.home) for address in addresses):
+        drawn, told = samples(measured), measured.numbers()
+        assert {"variance", "covariance", "accuracy_on", "accuracy_off", "calibration_error"} <= drawn.keys()
+        for name, sample in drawn.items():
+            assert float(sample.statistic(sample.values)) == pytest.approx(told[name]["value"], abs=1e-6), name
+    off, offset = (open_artifact(address, tiny.home) for address in addresses)
+    found = named(numbers(off, offset), "variance")
+    assert found.difference.value == pytest.approx(found.b.value - found.a.value)
+    assert found.apart is True
+    assert "pairs" in named(numbers(off, offset), "accuracy_off").how
+
+
+def test_a_measurement_whose_scores_are_gone_still_tells_its_numbers(another):
+    addresses = [another.address("measure", policy="weak", reward_model=name) for name in ("off", "offset")]
+    a, b = (open_artifact(address, another.home) for address in addresses)
+    another.remove(a.record["inputs"]["scores"])
+    found = named(numbers(a, b), "accuracy_on")
+    assert found.a == Estimate.of(a.numbers()["accuracy_on"])
+    assert found.apart is None
+
+
+# -- rankings ---------------------------------------------------------------------------------------------------------
+
+
+def ranked(home: Path, side: str, gains: dict[str, dict[int, float]], moved: float = 0, **claim: str) -> Ranking:
+    """A ranking as `tasks.rank` leaves it: a gain for each reward model and seed, over prompts that spread by 0.2."""
+    spread = np.linspace(-0.1, 0.1, len(PROMPTS))
+    cells, table, inputs = [], [], {"measurements": [], "policies": []}
+    for model, by_seed in gains.items():
+        for seed, gain in by_seed.items():
+            cell = {"seed": seed, "policy": "weak", "reward_model": model, "algorithm": "rloo"}
+            name = f"{model}{seed}{gain}{moved}"
+            if not (home / "store" / "align" / name).exists():
+                aligned(home, name, gain + spread, [f"{seed} {prompt}" for prompt in PROMPTS])
+                put(home, f"measure/{name}", "Measurement", metrics={"variance": 0.9})
+            cells.append(cell)
+            inputs["measurements"].append(f"measure/{name}")
+            inputs["policies"].append(f"align/{name}")
+            number = bootstrap(gain + spread)
+            ends = {"truth_gain_low": number.low, "truth_gain_high": number.high}
+            table.append({**cell, "kind": "x", "trained": True, "truth_gain": gain, **ends, "variance": 0.9})
+    stated = [{"name": "c", **claim}] if claim else []
+    folder = put(home, f"rank/{side}", "Ranking", config={"cells": cells, "claims": stated}, inputs=inputs)
+    (folder / "answer.json").write_text(json.dumps(ranking.answer(pd.DataFrame(table), stated)))
+    return Ranking(f"rank/{side}", home)
+
+
+def test_studies_on_the_same_seeds_are_paired_by_seed(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.5, 3: 0.9}})
+    b = ranked(tmp_path, "b", {"off": {1: 0.2, 2: 0.62, 3: 1.01}})
+    ((row,), only_a, only_b) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert gain.a == Estimate.of(a.answer()["rows"][0]["truth_gain"])
+    assert gain.difference.json() == pytest.approx(paired_t([0.2, 0.62, 1.01], [0.1, 0.5, 0.9]).json())
+    assert (gain.apart, gain.how) == (True, "paired over 3 seeds")
+    assert (only_a, only_b) == ([], [])
+
+
+def test_seeds_that_only_one_study_has_are_left_out_of_the_pairs_and_that_is_said(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.5, 3: 0.9}})
+    b = ranked(tmp_path, "b", {"off": {1: 0.2, 2: 0.62, 4: 9.0}})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert gain.difference.json() == pytest.approx(paired_t([0.2, 0.62], [0.1, 0.5]).json())
+    assert gain.how == "paired over 2 seeds that both have; A and B are over all of theirs"
+
+
+def test_one_shared_seed_is_compared_over_its_prompts(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1}})
+    b = ranked(tmp_path, "b", {"off": {1: 0.2}})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert gain.difference.value == pytest.approx(0.1)
+    assert gain.apart is True
+    assert gain.how.startswith("paired over 40 prompts of one seed")
+    assert named(row.numbers, "variance").how == "no interval: it is not kept prompt by prompt"
+
+
+def test_unlike_seeds_are_compared_unpaired_and_by_welch(tmp_path):
+    left, right = [0.1, 0.5, 0.3], [1.1, 1.2]
+    a = ranked(tmp_path, "a", {"off": dict(zip((1, 2, 3), left, strict=True))})
+    b = ranked(tmp_path, "b", {"off": dict(zip((4, 5), right, strict=True))})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    half = np.sqrt(np.var(left, ddof=1) / 3 + np.var(right, ddof=1) / 2)
+    assert gain.how == "unpaired, 3 and 2 seeds"
+    assert gain.difference.value == pytest.approx(0.85)
+    assert gain.difference.high - gain.difference.low > 2 * 1.96 * half
+
+
+def test_one_seed_against_another_has_no_interval(tmp_path):
+    a, b = ranked(tmp_path, "a", {"off": {1: 0.1}}), ranked(tmp_path, "b", {"off": {2: 0.4}})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert gain.difference.value == pytest.approx(0.3)
+    assert gain.apart is None
+    assert gain.how.startswith("no interval: unlike seeds")
+
+
+def test_a_row_whose_shared_seeds_have_the_same_artifacts_has_nothing_to_compare(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.2}, "on": {1: 0.5, 2: 0.6}})
+    b = ranked(tmp_path, "b", {"off": {1: 0.1}, "on": {1: 0.7, 2: 0.6}})
+    found = {row.names[2]: [number.name for number in row.numbers] for row in rows(a, b)[0]}
+    assert found == {"off": [], "on": ["truth_gain", "variance"]}
+
+
+def test_rows_of_one_study_alone_are_listed_and_ranks_stand_side_by_side(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.11}, "on": {1: 0.9, 2: 0.91}, "old": {1: 0.0, 2: 0.01}})
+    b = ranked(tmp_path, "b", {"off": {1: 1.1, 2: 1.12}, "on": {1: 0.9, 2: 0.91}, "new": {1: 0.5, 2: 0.52}})
+    both, only_a, only_b = rows(a, b)
+    assert {row.names[2]: row.ranks for row in both} == {"on": ("1", "2"), "off": ("2", "1")}
+    assert (only_a, only_b) == ([("weak", "rloo", "old")], [("weak", "rloo", "new")])
+
+
+def test_a_claim_is_named_when_its_verdict_is_another(tmp_path):
+    claim = {"higher": "on", "lower": "off"}
+    held = ranked(tmp_path, "a", {"on": {1: 0.9, 2: 0.91}, "off": {1: 0.1, 2: 0.11}}, **claim)
+    again = ranked(tmp_path, "b", {"on": {1: 0.8, 2: 0.81}, "off": {1: 0.1, 2: 0.11}}, **claim)
+    reversed_ = ranked(tmp_path, "c", {"on": {1: 0.1, 2: 0.11}, "off": {1: 0.9, 2: 0.91}}, **claim)
+    assert claims(held, again) == []
+    (found,) = claims(held, reversed_)
+    assert (found["name"], found["policy"]) == ("c", "weak")
+    assert found["a"].startswith("Held: ")
+    assert found["b"].startswith("Reversed: ")
+
+
+def test_a_ranking_of_which_the_record_only_is_here_is_refused(tmp_path):
+    here = ranked(tmp_path, "a", {"off": {1: 0.1}})
+    told = tmp_path / "ancestry" / "rank"
+    told.mkdir(parents=True)
+    (told / "b.json").write_text((here.path / "record.json").read_text())
+    with pytest.raises(StudyError, match="its record only is here"):
+        rows(here, Ranking("rank/b", tmp_path))
+
+
+def test_other_artifacts_have_the_numbers_of_their_records_without_intervals(tmp_path):
+    for side, pairs in (("a", 80.0), ("b", 120.0)):
+        put(tmp_path, f"prepare/{side}", "Preferences", metrics={"pairs.test": pairs})
+    (found,) = numbers(*(Preferences(f"prepare/{side}", tmp_path) for side in "ab"))
+    assert (found.a.value, found.b.value) == (80, 120)
+    assert found.difference.value == 40
+    assert found.apart is None
