@@ -13,12 +13,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from keyword import iskeyword
 from typing import Any
 
 from flows.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, complain
 
 COMMANDS = {
-    name: f"flows.commands.{name}" for name in ("run", "plan", "rank", "why", "show", "verify", "ui")
+    name: f"flows.commands.{name}{'_' * iskeyword(name)}"
+    for name in (
+        "run", "plan", "rank", "compare", "why", "show", "verify", "export", "import",
+        "tidy", "doctor", "ui", "schedule"
+    )
 }  # fmt: skip
 """What a person types, and the module that does it."""
 
@@ -53,12 +58,35 @@ def _code(error: Exception) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rmpipe", description="Which reward model teaches this policy best?")
+    parser.add_argument("--version", action=_Version, nargs=0, help="say which rmpipe this is")
+    text = "print what makes a shell complete our commands: bash, zsh or tcsh"
+    parser.add_argument("--print-completion", metavar="SHELL", action=_Completion, help=text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, where in COMMANDS.items():
         module = import_module(where)
         text = str(module.__doc__)
         module.arguments(commands.add_parser(name, help=text, description=text))
     return parser
+
+
+class _Version(argparse.Action):
+    """Looked up when it is asked for, not at each start."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        parser.exit(message=f"rmpipe {version('rmpipe')}\n")
+
+
+class _Completion(argparse.Action):
+    """`eval "$(rmpipe --print-completion bash)"`, made from the parser itself."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, option: str | None = None) -> None:
+        import shtab
+
+        if shell not in shtab.SUPPORTED_SHELLS:
+            parser.error(f"{option} {shell}: one of {', '.join(shtab.SUPPORTED_SHELLS)}")
+        parser.exit(message=shtab.complete(parser, shell))
 
 
 @contextmanager

@@ -7,135 +7,170 @@ in Prefect as `Cached`.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import queue
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from flows.inquiry import Inquiry
 from flows.progress import Progress, hit_notes, say_once, whisper
-from rmpipe.artifact import Report
-from rmpipe.interval import Estimate
+from flows.runs import leave_artifacts, under_way
+from flows.server import using
+from rmpipe.journal import Journal
 from rmpipe.lineage import Ledger
-from rmpipe.store import Store
 from tasks.execution import Errand, Outcome, Pool
-from tasks.stage import Plan, Step
+from tasks.stage import Step
+
+RUNS = "runs"
 
 
 class StageFailedError(RuntimeError):
     """A stage raised; the message is its title, address and last error line."""
 
-    def __init__(self, outcome: Outcome, title: str):
-        super().__init__(f"{title} ({outcome.address}): {outcome.error}")
+    def __init__(self, outcome: Outcome, title: str, also: str = ""):
+        super().__init__(f"{title} ({outcome.address}): {outcome.error}{also}")
         self.outcome = outcome
 
 
-def conduct(
-    plan: Plan, report: Report, *, question: str, study: str, jobs: int, threads: int = 1
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Make everything a plan asks for.
+@dataclass(frozen=True)
+class Manner:
+    """How a plan is run, never what it makes.
 
     Args:
-        plan: what to make, from `planning()`.
-        report: what it ends in; when it is made, it is left in Prefect and in MLflow.
-        question: the flow's name in Prefect.
-        study: the study's name.
         jobs: how many stages at a time, at most, each in a process of its own.
         threads: how many threads each of these computes with.
+        keep_going: after a failure, still make what does not need the stage that failed.
+    """
+
+    jobs: int
+    threads: int = 1
+    keep_going: bool = False
+
+
+def conduct(inquiry: Inquiry, manner: Manner) -> list[dict[str, Any]]:
+    """Make everything a plan asks for, as a flow run of Prefect's.
 
     Returns:
-        what became of each step, as `plan_summary` says it.
+        what became of each step, as `Plan.summary` says it.
 
     Raises:
         StoreError: the store cannot be written, or its disk is full; said before anything is begun.
         StageFailedError: a stage raised; those that need it did not run, the others that had begun were finished.
         KeyboardInterrupt: Ctrl-C; no process, lock or half-written artifact is left.
     """
-    store, ledger = plan.store, Ledger(plan.store.home)
-    store.check_writable()
-    jobs = min(jobs, len(plan.to_run))
+    with conductor(inquiry, manner) as leader:
+        _in_prefect(leader)
+    return leader.summary()
+
+
+@contextmanager
+def conductor(inquiry: Inquiry, manner: Manner) -> Iterator[Conductor]:
+    """The conductor of a plan, with its workers and its run in MLflow; `perform` it inside a flow of Prefect's."""
+    plan, study = inquiry.plan, inquiry.study
+    plan.store.check_writable()
+    with _said_to_run(plan.store.home, study.name):
+        yield from _conductor(inquiry, manner)
+
+
+@contextmanager
+def _said_to_run(home: Path, study: str) -> Iterator[None]:
+    """From its first moment on, a run is known to who would tidy the store."""
+    journal = Journal(home)
+    for _ in journal.abandoned(RUNS):
+        pass  # there is nothing to close: only to forget
+    with journal.under_way(RUNS, str(os.getpid()), {"pid": os.getpid(), "study": study}):
+        yield
+
+
+def _conductor(inquiry: Inquiry, manner: Manner) -> Iterator[Conductor]:
+    plan, study = inquiry.plan, inquiry.study
+    ledger = Ledger(plan.store.home)
+    jobs = max(1, min(manner.jobs, len(plan.to_run)))
     whisper(f"{len(plan.to_run)} of {len(plan.steps)} stages to run, {jobs} at a time; starting Prefect and MLflow ...")
-    pool, outcomes = Pool(store, jobs, threads), dict[str, Outcome]()
+    pool, leader = Pool(plan.store, jobs, manner.threads), None
     whole, parent = False, ""
     try:
         pool.warm({step.call.stage.module for step in plan.to_run})
         ledger.prepare()
-        parent = ledger.open_study(study, question)
-        conductor = Conductor(plan, pool, Errand(study, parent, plan.strict), jobs, outcomes)
-        _in_prefect(conductor, report, question, study)
+        parent = ledger.open_study(study.name, study.flow)
+        errand = Errand(study.name, parent, plan.strict)
+        leader = Conductor(inquiry, pool, errand, replace(manner, jobs=jobs))
+        yield leader
         whole = True
     finally:
         pool.close(at_once=not whole)
-        made = plan_summary(plan, outcomes)
-        if parent:
-            ledger.close_study(parent, made, "FINISHED" if whole else "FAILED", report if whole else None)
-    return made
-
-
-def plan_summary(plan: Plan, outcomes: dict[str, Outcome] | None = None) -> list[dict[str, Any]]:
-    """Every address of an invocation with what became of it: `hit`, `made`, `taken`, `failed` or `not run`."""
-    outcomes = outcomes or {}
-    how = {address: outcome.how for address, outcome in outcomes.items()}
-    rest = {step.address: "hit" if step.status == "hit" else "not run" for step in plan.steps.values()}
-    return [
-        {
-            "stage": step.call.stage.name,
-            "title": step.call.title,
-            "address": address,
-            "status": how.get(address, rest[address]),
-        }
-        for address, step in plan.steps.items()
-    ]
+        if leader:
+            report = inquiry.report if whole else None
+            ledger.close_study(parent, leader.summary(), "FINISHED" if whole else "FAILED", report)
 
 
 class Conductor:
-    """Submits each step once all it needs is there.
+    """Submits each step once all it needs is there."""
 
-    Args:
-        outcomes: filled as steps end, by address.
-    """
-
-    def __init__(self, plan: Plan, pool: Pool, errand: Errand, jobs: int, outcomes: dict[str, Outcome]):
-        self.plan, self.pool, self.errand, self.jobs, self.outcomes = plan, pool, errand, jobs, outcomes
+    def __init__(self, inquiry: Inquiry, pool: Pool, errand: Errand, manner: Manner):
+        self.inquiry, self.plan, self.pool, self.errand, self.manner = inquiry, inquiry.plan, pool, errand, manner
         self.done: queue.Queue[str] = queue.Queue()
         self.futures: dict[str, Any] = {}
         self.told: dict[str, Outcome] = {}
+        self.outcomes: dict[str, Outcome] = {}
 
-    def play(self) -> None:
-        """Inside a Prefect flow: run every step to its end, or until one fails."""
+    def summary(self) -> list[dict[str, Any]]:
+        """What became of each step, as `Plan.summary` says it."""
+        return self.plan.summary({address: outcome.how for address, outcome in self.outcomes.items()})
+
+    def perform(self, say: Callable[[str], None]) -> None:
+        """Inside a Prefect flow: run every step to its end, or until one fails, and leave the answer in Prefect.
+
+        Args:
+            say: told each line of what a person sees.
+        """
         try:
-            self._play()
+            self._play(say)
+            leave_artifacts(self.inquiry.report)
         except BaseException:
             self.pool.close(at_once=True)  # first of all: Prefect waits for its threads, and they for the workers
             raise
 
-    def _play(self) -> None:
+    def _play(self, say: Callable[[str], None]) -> None:
         waiting = dict(self.plan.steps)
-        with Progress(self.plan, self.jobs) as progress:
+        with Progress(self.plan, self.manner.jobs, say) as progress:
             for text in hit_notes(self.plan):
                 progress.say(text)
-            while waiting or self.futures:
-                failed = sorted(
-                    (outcome for outcome in self.outcomes.values() if outcome.how in ("failed", "not run")),
-                    key=lambda outcome: outcome.how,  # what failed before what merely waited for a worker that died
-                )
-                if failed and not self.futures:
-                    first = failed[0]
-                    raise StageFailedError(first, self.plan.steps[first.address].call.title)
-                for step in [] if failed else self._ready(waiting):
+            while True:
+                for step in self._ready(waiting):
                     self._submit(waiting.pop(step.address))
+                if not self.futures:
+                    break
                 self._listen(progress)
+        if failed := self._failed():
+            raise self._error(failed, waiting)
+
+    def _failed(self) -> list[Outcome]:
+        """What failed, before what merely waited for a worker that died."""
+        failed = [outcome for outcome in self.outcomes.values() if outcome.how in ("failed", "not run")]
+        return sorted(failed, key=lambda outcome: outcome.how)
+
+    def _error(self, failed: list[Outcome], waiting: dict[str, Step]) -> StageFailedError:
+        also = ""
+        if self.manner.keep_going:
+            others = f"{len(failed) - 1} more failed, " if len(failed) > 1 else ""
+            also = f" ({others}{len(waiting)} that need what failed were not run, the rest is made)"
+        return StageFailedError(failed[0], self.plan.steps[failed[0].address].call.title, also)
 
     def _ready(self, waiting: dict[str, Step]) -> list[Step]:
-        free = 2 * self.jobs + 2 - len(self.futures)  # a few in the queue, so that no worker idles
+        if not self.manner.keep_going and self._failed():
+            return []
+        free = 2 * self.manner.jobs + 2 - len(self.futures)  # a few in the queue, so that no worker idles
         ready = (s for s in waiting.values() if all(self._there(need.address) for need in s.call.needs))
         return [step for step, _ in zip(ready, range(free), strict=False)]
 
     def _there(self, address: str) -> bool:
-        return address in self.outcomes or address not in self.plan.steps
+        if address not in self.plan.steps:
+            return True
+        return address in self.outcomes and self.outcomes[address].how not in ("failed", "not run")
 
     def _submit(self, step: Step) -> None:
         future = _task(step, self).submit()
@@ -206,89 +241,19 @@ def _worth_retrying(state: Any) -> bool:
     return isinstance(error, StageFailedError) and error.outcome.again
 
 
-def _in_prefect(conductor: Conductor, report: Report, question: str, study: str) -> None:
-    store = conductor.plan.store
-    _settings(store)
-    from prefect import flow
-    from prefect.task_runners import ThreadPoolTaskRunner
+def _in_prefect(leader: Conductor) -> None:
+    """Play a plan as a flow run that is named after the study."""
+    with using(leader.plan.store.home):
+        from prefect import flow
+        from prefect.task_runners import ThreadPoolTaskRunner
 
-    with _first_start(store) as started:
-        runner: Any = ThreadPoolTaskRunner(max_workers=2 * conductor.jobs + 2)
+        study = leader.inquiry.study
+        runner: Any = ThreadPoolTaskRunner(max_workers=2 * leader.manner.jobs + 2)
 
-        @flow(name=question, flow_run_name=study, task_runner=runner)
+        @flow(name=study.flow, flow_run_name=study.name, task_runner=runner)
         def inquiry() -> str:
-            started()
-            conductor.play()
-            leave_artifacts(report)
-            return study
+            with under_way(leader.plan.store.home, study.name) as say:
+                leader.perform(say)
+            return study.name
 
         inquiry()
-
-
-def _settings(store: Store) -> None:
-    """Prefect's state below our home, quiet, without telemetry; a server the user names is left as it is."""
-    defaults = {
-        "PREFECT_HOME": str(store.home / "prefect"),
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "300",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_LOGGING_INTERNAL_LEVEL": "CRITICAL",  # of services that an interrupt cuts off
-        "DO_NOT_TRACK": "true",
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-@contextmanager
-def _first_start(store: Store) -> Iterator[Callable[[], None]]:
-    """One process at a time starts Prefect's server on this store: two would race in migrating its database.
-
-    The server is started with SIGINT blocked, which it inherits: Ctrl-C goes to every process in the foreground, and it
-    must live on to be told that its flow run was interrupted. Prefect ends it by SIGTERM.
-    """
-    path = store.home / "prefect.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-
-        def started() -> None:
-            fcntl.flock(file, fcntl.LOCK_UN)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-        try:
-            yield started
-        finally:
-            started()
-
-
-def leave_artifacts(report: Report) -> None:
-    """The ranking as a table and a link to the report, among Prefect's artifacts of this flow run."""
-    if not report.built:  # --only stopped before it
-        return
-    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-
-    ranking = report.inputs["ranking"]
-    answer = ranking.answer()
-    table = [
-        {
-            "policy": row["policy"],
-            "algorithm": row["algorithm"],
-            "rank": row["rank"],
-            "reward model": row["reward_model"],
-        }
-        | {
-            name: _shown(row.get(name))
-            for name in ("variance", "accuracy_on", "accuracy_off", "proxy_gain", "truth_gain")
-        }
-        for row in answer["rows"]
-    ]
-    create_table_artifact(table=table, key="ranking", description=answer["question"])
-    create_markdown_artifact(
-        markdown="\n\n".join(answer["sentences"]), key="what-it-supports", description="What the ranking supports"
-    )
-    create_link_artifact(link=report.page.as_uri(), link_text="report.html", key="report", description=str(report.page))
-
-
-def _shown(number: dict[str, float] | None) -> str:
-    return "" if number is None else str(Estimate.of(number))

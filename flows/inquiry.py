@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rmpipe.artifact import Report
@@ -24,6 +24,31 @@ class Inquiry:
     study: Study
     plan: Plan
     report: Report
+
+    @property
+    def nothing_to_run(self) -> str:
+        """What is said when every stage is a hit."""
+        return f"nothing had to run: all {len(self.plan.steps)} stages are in the store"
+
+    def check_sources(self) -> None:
+        """Look into every file and folder that the study names; what hubs give is kept below our home.
+
+        Raises:
+            StudyError: names field, file, what is wrong and the remedy.
+        """
+        from rmpipe.source import keep_hub_below
+
+        keep_hub_below(self.plan.store.home)
+        self.study.check_sources()
+
+    def recall(self) -> list[dict[str, Any]]:
+        """Answer from the records alone, and leave MLflow a note of the invocation; what became of each step."""
+        from rmpipe.lineage import note
+
+        steps, study = self.plan.summary(), self.study
+        told = {"study": study.name, "question": study.flow, "report": self.report.address, "addresses": steps}
+        note(self.plan.store.home, told)
+        return steps
 
 
 def shipped() -> list[str]:

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ class Progress:
     Args:
         plan: the steps to run.
         jobs: how many at a time.
+        also: told every line beside; a flow run's log, say.
     """
 
-    def __init__(self, plan: Plan, jobs: int):
-        self.plan, self.jobs, self.total, self.done = plan, jobs, len(plan.to_run), 0
+    def __init__(self, plan: Plan, jobs: int, also: Callable[[str], None] = lambda text: None):
+        self.plan, self.jobs, self.total, self.done, self.also = plan, jobs, len(plan.to_run), 0, also
         self.ahead = Counter(step.call.stage.name for step in plan.to_run)
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.began = time.monotonic()
@@ -85,6 +87,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line above the bars."""
+        self.also(text)
         if self.live:
             self.live.console.print(text, highlight=False, markup=False)
         else:

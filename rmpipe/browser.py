@@ -11,38 +11,62 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 300.0  # seconds; a first start migrates a database, on a busy machine for a minute and more
 
 
-def serve(home: Path, uri: str, environment: dict[str, str], port: int) -> int:
-    """Serve MLflow until KeyboardInterrupt; the next free port is taken if this one is not.
+@dataclass
+class Pages:
+    """MLflow's pages: where they are, and the process that serves them if it is ours."""
+
+    url: str
+    log: Path
+    server: subprocess.Popen[bytes] | None = None
+
+    def ready(self) -> str:
+        """Wait until they answer; their address.
+
+        Raises:
+            RuntimeError: the server died before; the end of its log is in the message.
+        """
+        end = time.monotonic() + PATIENCE
+        while self.server and not healthy(int(self.url.rsplit(":", 1)[1]), "/health"):
+            self.check(late=time.monotonic() > end)
+            time.sleep(0.2)
+        return self.url
+
+    def check(self, *, late: bool = False) -> None:
+        """Raise RuntimeError if the server is gone, or too late."""
+        if self.server and (late or self.server.poll() is not None):
+            last = "\n".join(self.log.read_text(errors="replace").splitlines()[-12:])
+            code = self.server.poll()
+            raise RuntimeError(f"MLflow's server does not run (exit code {code}); the end of {self.log}:\n{last}")
+
+
+@contextmanager
+def serving(home: Path, uri: str, environment: dict[str, str], port: int) -> Iterator[Pages]:
+    """Serve MLflow while the context lasts; the next free port is taken if this one is not.
 
     Args:
         home: the folder with all state; what the server says goes to `logs/mlflow-server.log`.
         uri: MLflow's address of the database. That of a server is only told: its pages are there.
         environment: what the server is told beside our own environment.
+        port: the first to try.
 
-    Returns:
-        The exit code: 0 when it was asked to end.
-
-    Raises:
-        RuntimeError: the server died before it answered; the end of its log is in the message.
+    Yields:
+        the pages, which may not answer yet.
     """
+    log = home / "logs" / "mlflow-server.log"
     if uri.startswith(("http://", "https://")):
-        print(f"MLFLOW_TRACKING_URI names a server: MLflow is on {uri}")
-        return 0
-    port, log = _free_port(port), home / "logs" / "mlflow-server.log"
+        yield Pages(uri, log)
+        return
+    port = _free_port(port)
     log.parent.mkdir(parents=True, exist_ok=True)
     with _running(_command(home, uri, port), {**os.environ, **environment}, log) as server:
-        try:
-            _await(server, port, log)
-            print(f"MLflow on http://{LOOPBACK}:{port}   (Ctrl-C ends it)", flush=True)
-            return server.wait()
-        except KeyboardInterrupt:
-            return 0
+        yield Pages(f"http://{LOOPBACK}:{port}", log, server)
 
 
 def _command(home: Path, uri: str, port: int) -> list[str]:
@@ -66,19 +90,11 @@ def _running(command: list[str], environment: dict[str, str], log: Path) -> Iter
                 server.wait(timeout=10)
 
 
-def _await(server: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    end = time.monotonic() + PATIENCE
-    while not _healthy(port):
-        if server.poll() is not None or time.monotonic() > end:
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-12:])
-            raise RuntimeError(f"MLflow's server did not start (exit code {server.poll()}); the end of {log}:\n{last}")
-        time.sleep(0.2)
-
-
-def _healthy(port: int) -> bool:
+def healthy(port: int, path: str) -> bool:
+    """Whether a server of this machine answers with 200."""
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except (OSError, http.client.HTTPException):
         return False

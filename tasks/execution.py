@@ -160,7 +160,7 @@ def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began:
     entry = ledger.begin(_execution(call, errand))
     try:
         draft = call.stage.function(**call.told, out=part, log=log)
-        record = _record(call, draft, entry.run_id, time.monotonic() - began)
+        record = _record(call, draft, entry.run_id, time.monotonic() - began) | {"study": errand.study}
         record |= store.seal(part)
         ledger.dress(entry, record, log.curve)
         store.publish(part, call.address, record)

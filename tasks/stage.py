@@ -197,6 +197,18 @@ class Plan:
         """The steps that are not hits."""
         return [step for step in self.steps.values() if step.status == "run"]
 
+    def summary(self, how: dict[str, str] | None = None) -> list[dict[str, Any]]:
+        """Every address with its stage, title and status: `hit` or `not run`, or how it ended.
+
+        Args:
+            how: `made`, `taken`, `hit`, `failed` or `not run` by address, of those that have ended.
+        """
+        rest = {address: "hit" if step.status == "hit" else "not run" for address, step in self.steps.items()}
+        return [
+            {"stage": step.call.stage.name, "title": step.call.title, "address": address, "status": status}
+            for (address, step), status in zip(self.steps.items(), (rest | (how or {})).values(), strict=True)
+        ]
+
     def keep(self, only: tuple[str, ...]) -> None:
         """Drop every step but those of the named stages and what they need."""
         self.check_names(only, "--only")

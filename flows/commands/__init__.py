@@ -7,11 +7,14 @@ must answer at once.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from datetime import timedelta
 from typing import Any
 
 DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
+UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 ADDRESS = "stage/48195f80cea8, or its first digits"
 
 
@@ -44,3 +47,11 @@ def port(text: str) -> int:
     if not 1024 <= positive(text) <= 65_000:
         raise ArgumentTypeError(f"expected a port from 1024 to 65000, got {text}")
     return int(text)
+
+
+def duration(text: str) -> timedelta:
+    """A time such as `7d`, `36h`, `1d12h` or `2w`, in falling units."""
+    found = re.fullmatch("".join(rf"(?:(?P<{unit}>\d+){unit[0]})?" for unit in UNITS), text)
+    if not text or not found:
+        raise ArgumentTypeError(f"expected a time such as 7d, 36h, 1d12h or 2w, got {text!r}")
+    return timedelta(**{unit: int(number) for unit, number in found.groupdict().items() if number})

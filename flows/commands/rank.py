@@ -17,11 +17,12 @@ def arguments(parser: ArgumentParser) -> None:
     speaks_json(parser)
 
 
-def names_study(parser: ArgumentParser) -> None:
+def names_study(parser: ArgumentParser, *, optional: bool = False) -> None:
     """Declare a study, and how it differs from its file."""
     from flows.inquiry import shipped
 
-    parser.add_argument("study", metavar="STUDY", help=f"a TOML file, or one of {', '.join(shipped())}")
+    text = f"a TOML file, or one of {', '.join(shipped())}"
+    parser.add_argument("study", metavar="STUDY", help=text, nargs="?" if optional else None)
     text = "change one value of the study"
     parser.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
 

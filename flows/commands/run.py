@@ -27,6 +27,8 @@ def how_it_is_run(parser: ArgumentParser) -> None:
     parser.add_argument("-j", "--jobs", type=positive, default=cores, help="stages at a time (default: cores)")
     text = "threads a stage (default: 1); moves last bits of results"
     parser.add_argument("--threads", type=positive, default=1, help=text)
+    text = "after a failure, still make what does not need the stage that failed"
+    parser.add_argument("-k", "--keep-going", action="store_true", help=text)
 
 
 def command(options: Namespace) -> int:
@@ -35,33 +37,17 @@ def command(options: Namespace) -> int:
         return plan.command(options)
     inquiry = plan.asked(options)
     if not inquiry.plan.to_run:
-        said = f"nothing had to run: all {len(inquiry.plan.steps)} stages are in the store"
-        return _answer(options, _recall(inquiry), inquiry, said)
-    from flows.conduct import conduct
-    from rmpipe.source import keep_hub_below
+        from flows.progress import hit_notes
 
-    keep_hub_below(inquiry.plan.store.home)
-    inquiry.study.check_sources()
-    steps = conduct(
-        inquiry.plan, inquiry.report,
-        question=inquiry.study.flow, study=inquiry.study.name, jobs=options.jobs, threads=options.threads,
-    )  # fmt: skip
+        for text in hit_notes(inquiry.plan):
+            print(text, file=sys.stderr)
+        return _answer(options, inquiry.recall(), inquiry, inquiry.nothing_to_run)
+    from flows.conduct import Manner, conduct
+
+    inquiry.check_sources()
+    steps = conduct(inquiry, Manner(options.jobs, options.threads, options.keep_going))
     made = sum(step["status"] == "made" for step in steps)
     return _answer(options, steps, inquiry, f"{made} of {len(steps)} stages ran")
-
-
-def _recall(inquiry: Inquiry) -> list[dict[str, Any]]:
-    """Answer from the records alone: say what a hit should say, and leave MLflow a note of the invocation."""
-    from flows.conduct import plan_summary
-    from flows.progress import hit_notes
-    from rmpipe.lineage import note
-
-    study, plan, report = inquiry.study, inquiry.plan, inquiry.report
-    for text in hit_notes(plan):
-        print(text, file=sys.stderr)
-    steps = plan_summary(plan)
-    note(plan.store.home, {"study": study.name, "question": study.flow, "report": report.address, "addresses": steps})
-    return steps
 
 
 def _answer(options: Namespace, steps: list[dict[str, Any]], inquiry: Inquiry, said: str) -> int:

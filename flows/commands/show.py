@@ -27,7 +27,7 @@ def command(options: Namespace) -> int:
     lines = [repr(artifact), f"  {artifact.path}"]
     lines += [f"  {value:>14.4f}  {name}" for name, value in told["metrics"].items()]
     lines += [f"  {size:>14,}  {name}" for name, size in files.items()]
-    if not options.json and artifact.main:
+    if not options.json and artifact.main and artifact.built:
         lines += ["", artifact.table().head(8).to_string(max_colwidth=48)]
     tell(options, told, "\n".join(lines))
     return DONE

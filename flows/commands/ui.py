@@ -1,20 +1,35 @@
-"""open MLflow on this store, on loopback"""
+"""open MLflow and Prefect on this store, on loopback"""
 
 from __future__ import annotations
 
+import os
+import time
 from argparse import ArgumentParser, Namespace
 
-from flows.commands import port
+from flows.commands import DONE, port
 
 
 def arguments(parser: ArgumentParser) -> None:
     """A port."""
-    parser.add_argument("--port", type=port, default=5000, help="the next free one is taken if it is in use")
+    text = "MLflow's (default: 5000), the next free one if it is in use; Prefect's is the first free from 4200"
+    parser.add_argument("--port", type=port, default=5000, help=text)
 
 
 def command(options: Namespace) -> int:
-    """Serve MLflow on this store until Ctrl-C."""
+    """Serve both until Ctrl-C; what MLFLOW_TRACKING_URI or PREFECT_API_URL names is served by others, and only told."""
+    from flows.server import using
     from rmpipe.lineage import Ledger
     from rmpipe.store import Store
 
-    return Ledger(Store().home).serve(options.port)
+    home, theirs = Store().home, "PREFECT_API_URL" in os.environ
+    try:
+        with Ledger(home).serving(options.port) as pages, using(home) as api:
+            print(f"MLflow    {pages.ready()}\nPrefect   {api.removesuffix('/api')}", flush=True)
+            if theirs and pages.server is None:
+                return DONE
+            print("Ctrl-C ends what was started here", flush=True)
+            while True:
+                pages.check()
+                time.sleep(0.5)
+    except KeyboardInterrupt:
+        return DONE

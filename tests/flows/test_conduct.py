@@ -109,10 +109,10 @@ def test_prefect_keeps_the_ranking_and_a_link_to_the_report(tiny):
     connection = sqlite3.connect(tiny.home / "prefect" / "prefect.db")
     left = dict(connection.execute("SELECT key, data FROM artifact"))
     connection.close()
-    assert set(left) == {"ranking", "what-it-supports", "report"}
-    assert {row["reward model"] for row in json.loads(json.loads(left["ranking"]))} == {"truth", "offset", "off"}
+    assert set(left) == {"tiny-ranking", "tiny-answer", "tiny-report"}
+    assert {row["reward model"] for row in json.loads(json.loads(left["tiny-ranking"]))} == {"truth", "offset", "off"}
     (page,) = tiny.home.glob("store/report/*/report.html")
-    assert page.as_uri() in left["report"]
+    assert f"(/report/{page.parent.name})" in left["tiny-report"]
 
 
 def test_independent_stages_run_side_by_side(tiny):

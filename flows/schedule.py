@@ -1,0 +1,227 @@
+"""Schedules: deployments of Prefect's, one a study, that a process of ours serves or the workers of a pool run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.server import using
+from rmpipe.config import StudyError, nearest
+
+TAG = "rmpipe"
+POLL = 5.0
+"""Seconds between two looks for a run that is due."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A study that is run again and again.
+
+    Args:
+        name: what it is called; the study's name unless another is given.
+        question: the flow that answers it.
+        parameters: of `flows.scheduled`.
+        cron: five fields, in the time zone.
+        every: the time between two runs, instead.
+        timezone: as IANA calls it; the machine's by default.
+        pool: the work pool whose workers run it; None when a process of ours serves it.
+    """
+
+    name: str
+    question: str
+    parameters: dict[str, Any]
+    cron: str | None = None
+    every: timedelta | None = None
+    timezone: str | None = None
+    pool: str | None = None
+
+    def timing(self) -> Any:
+        """As Prefect has it.
+
+        Raises:
+            StudyError: it is none that Prefect knows.
+        """
+        from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
+        from pydantic import ValidationError
+        from tzlocal import get_localzone_name
+
+        zone = self.timezone or get_localzone_name()
+        if self.every == timedelta():
+            raise StudyError("--every: a time above 0, such as 30m or 6h")
+        try:
+            if self.every:
+                return IntervalSchedule(interval=self.every, anchor_date=datetime.now().astimezone(), timezone=zone)
+            return CronSchedule(cron=str(self.cron), timezone=zone)
+        except ValidationError as error:
+            said = "; ".join(str(fault["msg"]) for fault in error.errors())
+            remedy = 'five fields, as in --cron "0 3 * * *", and a time zone such as Europe/Berlin'
+            raise StudyError(f"{self.cron or self.every}, {zone}: {said}; give {remedy}") from error
+
+    def deployment(self) -> Any:
+        """As Prefect registers it: workers import our flow by its name, wherever we are installed."""
+        from prefect.deployments.runner import EntrypointType
+
+        timing = {"schedule": self.timing()}
+        return _flow(self.question).to_deployment(
+            self.name, **timing, parameters=self.parameters, tags=[TAG], work_pool_name=self.pool,
+            job_variables={"env": {"RMPIPE_HOME": os.environ["RMPIPE_HOME"]}} if self.pool else None,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A schedule as it stands in Prefect."""
+
+    name: str
+    study: str
+    when: str
+    state: str
+    next: str = ""
+    last: str = ""
+    said: str = ""
+    changes: list[str] = field(default_factory=list)
+
+    def json(self) -> dict[str, Any]:
+        """As `--json` prints it."""
+        return asdict(self)
+
+
+def _flow(question: str) -> Any:
+    from flows import scheduled
+
+    return getattr(scheduled, question)
+
+
+def register(home: Path, schedule: Schedule) -> None:
+    """Leave a schedule to the workers of its pool.
+
+    Raises:
+        StudyError: there is no such pool at this server.
+    """
+    from prefect.client.orchestration import get_client
+
+    os.environ["RMPIPE_HOME"] = str(home)
+    with using(home):
+        with get_client(sync_client=True) as client:
+            known = [pool.name for pool in client.read_work_pools()]
+        if schedule.pool not in known:
+            near = nearest(str(schedule.pool), known)
+            raise StudyError(f"--pool {schedule.pool}: no such work pool; {near}; or: prefect work-pool create")
+        schedule.deployment().apply()
+
+
+def serve(home: Path, schedules: list[Schedule]) -> None:
+    """Register schedules, and run them as they come due, one run at a time, until interrupted; then they are paused."""
+    from prefect.runner import Runner
+
+    os.environ["RMPIPE_HOME"] = str(home)  # the runs are processes of their own
+    runner = Runner(name="rmpipe", limit=1, pause_on_shutdown=True, query_seconds=POLL)
+
+    asyncio.run(_until_told(runner, schedules))
+
+
+async def _until_told(runner: Any, schedules: list[Schedule]) -> None:
+    """Serve until SIGINT or SIGTERM; then the run under way is ended in order, which the runner itself would not do."""
+    for schedule in schedules:
+        await runner.aadd_flow(
+            _flow(schedule.question), schedule.name, schedule=schedule.timing(),
+            parameters=schedule.parameters, tags=[TAG], paused=False,
+        )  # fmt: skip
+    serving, told = asyncio.create_task(runner.start()), asyncio.Event()
+    while not (runner.started or serving.done()):
+        await asyncio.sleep(0.05)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, told.set)  # after the runner has set its own
+    await asyncio.wait((serving, asyncio.create_task(told.wait())), return_when=asyncio.FIRST_COMPLETED)
+    if not serving.done():
+        await runner.astop()
+    await serving
+
+
+def registered(home: Path) -> list[Schedule]:
+    """The schedules of a store that a process of ours served before; those of work pools are their workers'."""
+    with using(home):
+        return [_read(item) for item in _deployments() if not item.work_pool_name]
+
+
+def listed(home: Path) -> list[Listed]:
+    """Every schedule, with its next run and what became of its last."""
+    with using(home):
+        return [_listed(item) for item in _deployments()]
+
+
+def remove(home: Path, name: str) -> None:
+    """Take a schedule away; what its runs made stays.
+
+    Raises:
+        StudyError: there is none of this name.
+    """
+    from prefect.client.orchestration import get_client
+
+    with using(home):
+        found = {item.name: item.id for item in _deployments()}
+        if name not in found:
+            raise StudyError(f"--remove {name}: no such schedule; {nearest(name, list(found))}")
+        with get_client(sync_client=True) as client:
+            client.delete_deployment(found[name])
+
+
+def _deployments() -> list[Any]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    with get_client(sync_client=True) as client:
+        ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+        return sorted(client.read_deployments(deployment_filter=ours), key=lambda item: item.name)
+
+
+def _read(item: Any) -> Schedule:
+    """A schedule as it was registered."""
+    timing = item.schedules[0].schedule if item.schedules else None
+    told = {"cron": getattr(timing, "cron", None), "every": getattr(timing, "interval", None)}
+    question = str(item.entrypoint or "").rpartition(":" if ":" in str(item.entrypoint) else ".")[2]
+    zone = getattr(timing, "timezone", None)
+    return Schedule(item.name, question, item.parameters, **told, timezone=zone, pool=item.work_pool_name)
+
+
+def _listed(item: Any) -> Listed:
+    schedule = _read(item)
+    when = f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}"
+    state = f"pool {schedule.pool}" if schedule.pool else ("not served" if item.paused else "served")
+    ahead = _runs(item, ("SCHEDULED",), "EXPECTED_START_TIME_ASC", after=datetime.now().astimezone())
+    past = _runs(item, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RUNNING"), "EXPECTED_START_TIME_DESC")
+    told: dict[str, str] = {}
+    if ahead and not item.paused:
+        told["next"] = _clock(ahead[0].expected_start_time)
+    if past:
+        told["last"] = f"{past[0].state_name} {_clock(past[0].start_time or past[0].expected_start_time)}"
+        told["said"] = (past[0].state.message or "") if past[0].state else ""
+    return Listed(
+        item.name, item.parameters["study"], when, state, changes=item.parameters.get("changes") or [], **told
+    )
+
+
+def _runs(item: Any, states: Iterable[str], order: str, after: datetime | None = None) -> list[Any]:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas import filters, sorting
+    from prefect.client.schemas.objects import StateType
+
+    wanted = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType(name) for name in states]))
+    due = filters.FlowRunFilterExpectedStartTime(after_=after) if after else None
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_run_filter=filters.FlowRunFilter(state=wanted, expected_start_time=due),
+            deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[item.id])),
+            sort=sorting.FlowRunSort(order), limit=1,
+        )  # fmt: skip
+
+
+def _clock(moment: datetime) -> str:
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,65 @@
+"""A study as a flow of Prefect's that a schedule, a worker or a click starts: `flows.scheduled.teach`.
+
+Scheduled runs of one store wait for each other; a run that finds every stage in the store makes nothing, and says so.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.runtime import flow_run
+from prefect.states import Completed, State
+
+from flows.conduct import Manner, conductor
+from flows.inquiry import inquire
+from flows.runs import leave_artifacts, supersede, under_way
+
+
+def _name() -> str:
+    return Path(flow_run.get_parameters()["study"]).stem
+
+
+@flow(name="teach", flow_run_name=_name, validate_parameters=True)
+def teach(
+    study: str,
+    changes: list[str] | None = None,
+    only: list[str] | None = None,
+    jobs: int | None = None,
+    threads: int = 1,
+    keep_going: bool = False,
+    strict: bool = False,
+) -> State[Any]:
+    """Which reward model teaches this policy best? Makes the stages of a study that are not in the store.
+
+    Args:
+        study: the name of a shipped study, or a TOML file.
+        changes: `a.b=value` each, as after `--set`.
+        only: stages to stop after, as after `--only`.
+        jobs: stages at a time; as many as there are cores by default.
+        threads: threads a stage.
+        keep_going: after a failure, still make what does not need the stage that failed.
+        strict: take no hit whose code or inputs have changed.
+    """
+    from rmpipe.store import Store
+
+    store = Store()
+    os.environ["RMPIPE_TASK"] = f"a scheduled run of {study}"
+    with under_way(store.home, study) as say, store.lock("schedule", waiting=lambda holder: say(_waiting(holder))):
+        supersede()
+        inquiry = inquire(study, changes or (), only=only or (), strict=strict)
+        if not inquiry.plan.to_run:
+            inquiry.recall()
+            leave_artifacts(inquiry.report)
+            return Completed(message=inquiry.nothing_to_run)
+        inquiry.check_sources()
+        with conductor(inquiry, Manner(jobs or os.cpu_count() or 1, threads, keep_going)) as leader:
+            leader.perform(say)
+    steps = leader.summary()
+    return Completed(message=f"{sum(step['status'] == 'made' for step in steps)} of {len(steps)} stages ran")
+
+
+def _waiting(holder: dict[str, Any]) -> str:
+    return f"waiting for {holder['command'] or 'another run'} (process {holder['pid']}, since {holder['since']})"
