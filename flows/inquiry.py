@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rmpipe.journal import Journal
+
 if TYPE_CHECKING:
     from rmpipe.artifact import Report
     from rmpipe.study import Study
@@ -43,11 +45,12 @@ class Inquiry:
 
     def recall(self) -> list[dict[str, Any]]:
         """Answer from the records alone, and leave MLflow a note of the invocation; what became of each step."""
-        from rmpipe.lineage import note
-
-        steps, study = self.plan.summary(), self.study
+        steps, study, home = self.plan.summary(), self.study, self.plan.store.home
         told = {"study": study.name, "question": study.flow, "report": self.report.address, "addresses": steps}
-        note(self.plan.store.home, told)
+        try:  # MLflow, seconds to import, learns of it later
+            Journal(home).note(told)
+        except OSError as error:  # the answer matters more than that it was asked for
+            print(f"MLflow will not list this invocation: {home}: {error.strerror or error}", file=sys.stderr)
         return steps
 
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -100,6 +102,17 @@ def healthy(port: int, path: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+def answers(url: str) -> bool:
+    """Whether a server, of whatever machine, says anything at all within seconds."""
+    try:
+        urllib.request.urlopen(url, timeout=20).close()
+    except urllib.error.HTTPError:  # a gateway that asks who we are, say
+        return True
+    except (OSError, ValueError, http.client.HTTPException):
+        return False
+    return True
 
 
 def _free_port(first: int) -> int:

@@ -51,7 +51,7 @@ def alias(study: str, name: str, policy: str) -> str:
 
 
 def _owns(study: str, name: str) -> bool:
-    return name.startswith(f"{registrable(study)}.{MODELS['RewardModel']}.")
+    return name.startswith(f"{registrable(study)}-{MODELS['RewardModel']}-")
 
 
 def _winners(answer: dict[str, Any]) -> list[dict[str, Any]]:

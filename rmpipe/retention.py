@@ -163,7 +163,7 @@ def _old(version: Any, ledger: Ledger, kept: Collection[str], before: float) -> 
 
 
 def _named_by_us(name: str) -> bool:
-    return any(f".{kind}." in name for kind in MODELS.values())
+    return any(f"{mark}{kind}{mark}" in name for kind in MODELS.values() for mark in "-.")  # dots: of older stores
 
 
 def _all(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:

@@ -235,6 +235,7 @@ def _execution(call: Call, errand: Errand) -> Execution:
         parent_run=errand.parent_run,
         surroundings=surroundings(),
         subject=_subject(call),
+        purpose=(call.stage.__doc__ or "").strip().partition("\n")[0],
     )
 
 

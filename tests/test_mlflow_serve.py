@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
+from rmpipe.config import StudyError
+from rmpipe.lineage import model_path
+
 SERVE = Path(__file__).parents[1] / "mlflow" / "serve"
 
 
@@ -34,7 +37,7 @@ class Team:
 
     def says(self, path: str, **question: Any) -> dict[str, Any]:
         """MLflow's answer to a question."""
-        body, kind = json.dumps(question).encode(), {"Content-Type": "application/json"}
+        body, kind = json.dumps(question).encode() if question else None, {"Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.uri}/api/2.0/mlflow/{path}", body, kind)
         return json.load(urllib.request.urlopen(request, timeout=30))
 
@@ -80,10 +83,10 @@ def test_what_two_people_make_arrives_at_one_server(
     team: Team, places: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ):
     people, begun = [places(), places()], []
-    for place in people:
+    for place, last in zip(people, ("train", "prepare"), strict=True):
         ours = place.environment() | {"MLFLOW_TRACKING_URI": team.uri}
         monkeypatch.setattr(place, "environment", lambda ours=ours: ours)
-        begun.append(place.start("run", "tiny.toml", "--only", "prepare"))
+        begun.append(place.start("run", "tiny.toml", "--only", last, "--jobs", "2"))
     for place, run in zip(people, begun, strict=True):
         assert run.ended() == 0, run.said()
         assert "MLflow did not take it" not in run.said()
@@ -92,9 +95,8 @@ def test_what_two_people_make_arrives_at_one_server(
     assert {"prepare", "study"} <= set(experiments)
     for experiment in experiments.values():  # nobody's home, and nowhere that only the server may write
         assert experiment["artifact_location"].startswith("mlflow-artifacts:/")
-    for name in ("prepare", "study"):
-        runs = team.runs(experiments[name])
-        assert [run["info"]["status"] for run in runs] == ["FINISHED"] * len(people)
+    for name, count in {"prepare": 2, "study": 2, "pretrain": 1, "finetune": 1, "derive": 1, "train": 1}.items():
+        assert [run["info"]["status"] for run in team.runs(experiments[name])] == ["FINISHED"] * count
     prepared = team.runs(experiments["prepare"])
     assert all(run["data"]["metrics"] and run["inputs"]["dataset_inputs"] for run in prepared)
     texts = {file.parts[-3] for file in team.folder.glob("artifacts/*/*/artifacts/texts.json")}
@@ -102,6 +104,14 @@ def test_what_two_people_make_arrives_at_one_server(
     for place in people:
         assert not (place.home / "mlflow.db").exists()
         assert not (place.home / "mlflow-artifacts").exists()
+    uri = "models:/tiny-reward-model-off@seed-1"
+    (version,) = team.says("model-versions/search?filter=name%3D%27tiny-reward-model-off%27")["model_versions"]
+    assert version["source"].startswith("models:/m-")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", team.uri)
+    trained = people[0].address("train", reward_model="off")
+    assert model_path(uri, people[0].home) == people[0].home / "store" / trained / "model"
+    with pytest.raises(StudyError, match="rmpipe import"):
+        model_path(uri, people[1].home)
 
 
 def test_a_folder_is_served_by_one_server(team: Team):

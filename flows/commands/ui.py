@@ -24,7 +24,8 @@ def command(options: Namespace) -> int:
     home, theirs = Store().home, "PREFECT_API_URL" in os.environ
     try:
         with Ledger(home).serving(options.port) as pages, using(home) as api:
-            print(f"MLflow    {pages.ready()}\nPrefect   {api.removesuffix('/api')}", flush=True)
+            print(f"MLflow    {pages.ready()}   (its runs are under Model training)", flush=True)
+            print(f"Prefect   {api.removesuffix('/api')}", flush=True)
             if theirs and pages.server is None:
                 return DONE
             print("Ctrl-C ends what was started here", flush=True)

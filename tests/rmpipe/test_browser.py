@@ -34,7 +34,12 @@ def stop(*_):
     raise KeyboardInterrupt
 signal.signal(signal.SIGTERM, stop)  # as the command does
 browser._command = lambda home, uri, port: [sys.executable, "-c", {STAND_IN!r}, str(port)]
-sys.exit(browser.serve(Path(sys.argv[1]), "sqlite:///x", {{}}, 5321))
+try:
+    with browser.serving(Path(sys.argv[1]), "sqlite:///x", {{}}, 5321) as pages:
+        print(pages.ready(), flush=True)
+        pages.server.wait()
+except KeyboardInterrupt:
+    sys.exit(0)
 """
 
 
@@ -43,7 +48,7 @@ def test_the_server_is_said_once_it_answers_and_ends_with_us(tmp_path: Path, num
     command = [sys.executable, "-c", SERVE, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         said = process.stdout.readline()
-        assert said.startswith("MLflow on http://127.0.0.1:5")
+        assert said.startswith("http://127.0.0.1:5")
         log = (tmp_path / "logs" / "mlflow-server.log").read_text().splitlines()
         assert (log[0], log[-1]) == ("starting", "asked for /health")
         (server,) = psutil.Process(process.pid).children()
@@ -55,14 +60,17 @@ def test_the_server_is_said_once_it_answers_and_ends_with_us(tmp_path: Path, num
 def test_when_the_server_dies_the_end_of_its_log_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     dying = [sys.executable, "-c", "import sys; print('so many words'); sys.exit('no such database')"]
     monkeypatch.setattr(browser, "_command", lambda *_: dying)
-    with pytest.raises(RuntimeError, match=r"(?s)did not start \(exit code 1\); the end of .*log:.*no such database"):
-        browser.serve(tmp_path, "sqlite:///x", {}, 5321)
+    with (
+        browser.serving(tmp_path, "sqlite:///x", {}, 5321) as pages,
+        pytest.raises(RuntimeError, match=r"(?s)does not run \(exit code 1\); the end of .*log:.*no such database"),
+    ):
+        pages.ready()
 
 
-def test_a_server_that_is_named_is_told_and_none_is_started(tmp_path: Path, monkeypatch, capsys):
+def test_a_server_that_is_named_is_told_and_none_is_started(tmp_path: Path, monkeypatch):
     from rmpipe.lineage import Ledger
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://mlflow.example:5000")
-    assert Ledger(tmp_path).serve(5000) == 0
-    assert capsys.readouterr().out == "MLFLOW_TRACKING_URI names a server: MLflow is on https://mlflow.example:5000\n"
+    with Ledger(tmp_path).serving(5000) as pages:
+        assert (pages.ready(), pages.server) == ("https://mlflow.example:5000", None)
     assert os.listdir(tmp_path) == []

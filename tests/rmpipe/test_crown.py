@@ -47,7 +47,7 @@ class Hall:
             aligned = f"align/{study}{index}"
             self.record(aligned, "Policy", inputs={"teacher": teacher}, read={teacher: content})
             row = {"policy": policy, "reward_model": model, "algorithm": "rloo", "rank": rank}
-            told.append(row | {"addresses": {"align": [aligned]}})
+            told.append(row | {"addresses": {"align": [aligned], "measure": []}})
         answer = {"study": study, "question": "Which?", "algorithms": ["rloo"], "rows": told, "sentences": ["So."]}
         (self.record("rank/0", "Ranking") / "answer.json").write_text(json.dumps(answer))
         (self.record("report/0", "Report", inputs={"ranking": "rank/0"}) / "report.html").write_text("")
@@ -73,55 +73,55 @@ def hall(tmp_path: Path) -> Hall:
 
 
 def test_the_version_that_taught_is_crowned_not_the_one_that_was_built_last(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a")
-    hall.register("pocket.reward-model.off", "train/b")
+    hall.register("pocket-reward-model-off", "train/a")
+    hall.register("pocket-reward-model-off", "train/b")
     run = hall.end("pocket", ("weak", "off", "train/a", "1"), ("weak", "on", "train/c", "2"))
-    assert hall.crowned() == {"pocket.reward-model.off@best-teacher-of-weak": "train/a"}
+    assert hall.crowned() == {"pocket-reward-model-off@best-teacher-of-weak": "train/a"}
     told = run.data.tags["rmpipe.best-teacher.weak.off"]
-    assert told == "models:/pocket.reward-model.off@best-teacher-of-weak"
+    assert told == "models:/pocket-reward-model-off@best-teacher-of-weak"
 
 
 def test_of_two_builds_of_one_address_that_is_crowned_whose_bytes_taught(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a", "old bytes")
-    hall.register("pocket.reward-model.off", "train/a", "new bytes")
+    hall.register("pocket-reward-model-off", "train/a", "old bytes")
+    hall.register("pocket-reward-model-off", "train/a", "new bytes")
     hall.end("pocket", ("weak", "off", "train/a", "1"), content="old bytes")
-    assert hall.ledger.client.get_registered_model("pocket.reward-model.off").aliases["best-teacher-of-weak"] == 1
+    assert hall.ledger.client.get_registered_model("pocket-reward-model-off").aliases["best-teacher-of-weak"] == 1
 
 
 def test_a_reward_model_that_another_study_made_is_crowned_under_this_ones_name(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a")
-    hall.register("pocket.reward-model.on", "train/b")
+    hall.register("pocket-reward-model-off", "train/a")
+    hall.register("pocket-reward-model-on", "train/b")
     hall.end("pocket", ("weak", "off", "train/a", "1"), ("weak", "on", "train/b", "2"))
     hall.end("contrast", ("weak", "off", "train/a", "2"), ("weak", "on", "train/b", "1"))
     assert hall.crowned() == {
-        "pocket.reward-model.off@best-teacher-of-weak": "train/a",
-        "pocket.reward-model.on@contrast-best-teacher-of-weak": "train/b",
+        "pocket-reward-model-off@best-teacher-of-weak": "train/a",
+        "pocket-reward-model-on@contrast-best-teacher-of-weak": "train/b",
     }
     hall.end("contrast", ("weak", "off", "train/a", "1"), ("weak", "on", "train/b", "2"))
     assert hall.crowned() == {
-        "pocket.reward-model.off@best-teacher-of-weak": "train/a",
-        "pocket.reward-model.off@contrast-best-teacher-of-weak": "train/a",
+        "pocket-reward-model-off@best-teacher-of-weak": "train/a",
+        "pocket-reward-model-off@contrast-best-teacher-of-weak": "train/a",
     }
 
 
 def test_a_reward_model_that_was_removed_from_the_study_loses_its_crown(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a")
-    hall.register("pocket.reward-model.on", "train/b")
+    hall.register("pocket-reward-model-off", "train/a")
+    hall.register("pocket-reward-model-on", "train/b")
     hall.end("pocket", ("weak", "off", "train/a", "1"), ("weak", "on", "train/b", "1="))
     assert len(hall.crowned()) == 2
     hall.end("pocket", ("weak", "on", "train/b", "1"))
-    assert hall.crowned() == {"pocket.reward-model.on@best-teacher-of-weak": "train/b"}
+    assert hall.crowned() == {"pocket-reward-model-on@best-teacher-of-weak": "train/b"}
 
 
 def test_names_that_no_alias_may_have_are_made_fit(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a")
+    hall.register("pocket-reward-model-off", "train/a")
     hall.end("pocket", ("pythia-2.8b", "off", "train/a", "1"))
-    assert hall.crowned() == {"pocket.reward-model.off@best-teacher-of-pythia-2-8b": "train/a"}
-    assert alias("a.b", "pocket.reward-model.off", "c/d e") == "a-b-best-teacher-of-c-d-e"
+    assert hall.crowned() == {"pocket-reward-model-off@best-teacher-of-pythia-2-8b": "train/a"}
+    assert alias("a.b", "pocket-reward-model-off", "c/d e") == "a-b-best-teacher-of-c-d-e"
 
 
 def test_what_cannot_be_crowned_is_said_on_the_studys_run(hall: Hall, caplog: pytest.LogCaptureFixture):
-    hall.register("pocket.reward-model.off", "train/a")
+    hall.register("pocket-reward-model-off", "train/a")
     run = hall.end("pocket", ("weak", "off", "train/a", "1"), ("strong", "on", "train/b", "1"))
     assert run.info.status == "FINISHED"
     expected = (
@@ -129,12 +129,12 @@ def test_what_cannot_be_crowned_is_said_on_the_studys_run(hall: Hall, caplog: py
     )
     assert run.data.tags["rmpipe.warning.best-teacher"] == expected
     assert expected in caplog.text
-    assert set(hall.crowned()) == {"pocket.reward-model.off@best-teacher-of-weak"}
+    assert set(hall.crowned()) == {"pocket-reward-model-off@best-teacher-of-weak"}
 
 
 def test_two_versions_of_one_name_that_are_equally_good_are_said(hall: Hall):
-    hall.register("pocket.reward-model.off", "train/a")
-    hall.register("pocket.reward-model.off", "train/b")
+    hall.register("pocket-reward-model-off", "train/a")
+    hall.register("pocket-reward-model-off", "train/b")
     run = hall.end("contrast", ("weak", "x", "train/a", "1="), ("weak", "y", "train/b", "1="))
-    assert hall.crowned() == {"pocket.reward-model.off@contrast-best-teacher-of-weak": "train/a"}
+    assert hall.crowned() == {"pocket-reward-model-off@contrast-best-teacher-of-weak": "train/a"}
     assert "weak, y, has no alias: another version of its name is as good" in str(run.data.tags)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import subprocess
 import sys
 import time
@@ -10,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-import rmpipe.journal
 from rmpipe.journal import Entry, Execution, Journal
-from rmpipe.lineage import Ledger, note
+from rmpipe.lineage import Ledger
 
 TOLD = {"study": "pocket", "question": "Which?", "report": "report/0", "addresses": []}
 
@@ -87,7 +85,7 @@ def test_each_of_many_notes_is_given_to_one_of_many_processes(tmp_path: Path):
 
 def test_a_run_that_is_entered_later_has_the_time_it_had(tmp_path: Path):
     before = int(time.time() * 1000)
-    assert note(tmp_path, TOLD) is True
+    Journal(tmp_path).note(TOLD)
     after = int(time.time() * 1000)
     time.sleep(0.05)
     ledger = Ledger(tmp_path)
@@ -99,24 +97,14 @@ def test_a_run_that_is_entered_later_has_the_time_it_had(tmp_path: Path):
 
 
 def test_a_note_that_cannot_be_entered_hinders_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    note(tmp_path, {"study": "odd"})
-    note(tmp_path, TOLD)
+    Journal(tmp_path).note({"study": "odd"})
+    Journal(tmp_path).note(TOLD)
     ledger = Ledger(tmp_path)
     ledger.prepare()
     assert "an earlier invocation of odd was not entered" in caplog.text
     experiment = ledger.client.get_experiment_by_name("study")
     runs = ledger.client.search_runs([experiment.experiment_id])
     assert [run.info.run_name for run in runs] == ["pocket · nothing had to run"]
-
-
-def test_a_store_that_cannot_be_written_takes_no_note_and_says_so(tmp_path: Path, monkeypatch, capsys):
-    def refuse(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(rmpipe.journal, "write_whole", refuse)
-    assert note(tmp_path, TOLD) is False
-    said = f"MLflow will not list this invocation: {tmp_path}: Read-only file system\n"
-    assert capsys.readouterr() == ("", said)
 
 
 # -- what must be closed when its process dies ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from rmpipe import card
+from rmpipe.journal import Execution
 from rmpipe.lineage import Ledger, model_path
 
 POLICIES, MODELS = ("weak", "strong"), ("truth", "offset", "off")
@@ -117,7 +120,33 @@ def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking
     assert (folder / "report.html").read_bytes() == report.read_bytes()
     ranking = json.loads((folder / "ranking.json").read_text())
     assert len(ranking["data"]) == 6
+    assert ranking["columns"][:5] == ["rank", "reward_model", "policy", "algorithm", "truth_gain"]
     assert {"variance", "variance.low", "variance.high", "truth_gain.low"} <= set(ranking["columns"])
+
+
+def test_the_studys_run_says_the_answer_and_leads_to_all_it_came_from(tiny, runs, client):
+    parent = runs["tiny"]
+    folder = Path(parent.info.artifact_uri.removeprefix("file://"))
+    (rank,) = tiny.home.glob("store/rank/*/answer.json")
+    answer, note = json.loads(rank.read_text()), parent.data.tags[card.NOTE]
+    assert note.startswith(answer["question"])
+    assert answer["sentences"][0] in note
+    page = f"#/experiments/{parent.info.experiment_id}/runs/{parent.info.run_id}/artifacts"
+    for name in re.findall(re.escape(page) + r"/([^)]+)", note):
+        assert (folder / name).exists()
+    assert f"[the report]({page}/report.html)" in note
+    for name in re.findall(r"get-artifact\?path=([^&]+)&", note):
+        assert (folder / name).read_text().startswith("<svg width=")
+    stages, ranking = (folder / "stages.md").read_text(), (folder / "ranking.md").read_text()
+    records = tiny.records()
+    made = {address: record["run_id"] for address, record in records.items()}
+    assert all(f"[{record['title']}](#/runs/{record['run_id']})" in stages for record in records.values())
+    cells = {run for address, run in made.items() if address.split("/")[0] in ("derive", "train", "measure", "align")}
+    assert set(re.findall(r"#/runs/(\w+)", ranking)) == cells
+    (report,) = tiny.records("report")
+    assert Ledger(tiny.home).report_of(parent.info.run_id) == report
+    assert Ledger(tiny.home).report_of(records[report]["run_id"]) is None
+    assert parent.info.run_name == "tiny · 33 of 33 made"
 
 
 # -- from a policy back to where it came from -----------------------------------------------------------------------
@@ -126,7 +155,7 @@ def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("teacher", MODELS)
 def test_from_a_trained_policy_one_goes_back_to_its_teacher_its_preferences_and_its_base(tiny, client, policy, teacher):
-    version = client.get_model_version_by_alias(f"tiny.aligned.{policy}.{teacher}.rloo", "seed-1")
+    version = client.get_model_version_by_alias(f"tiny-aligned-{policy}-{teacher}-rloo", "seed-1")
     run = client.get_run(version.run_id)
     read = read_models(client, run)
     stage = "train" if teacher == "off" else "derive"
@@ -141,6 +170,21 @@ def test_from_a_trained_policy_one_goes_back_to_its_teacher_its_preferences_and_
     assert sets(made_from, "read") == {tiny.address("relabel") if teacher == "off" else tiny.address("prepare")}
     expected = {"off": {tiny.address("finetune", policy="weak")}, "truth": set()}
     assert set(read_models(client, made_from)) == expected.get(teacher, {tiny.address("derive", reward_model="truth")})
+
+
+def test_the_page_of_a_trained_policy_leads_through_its_teacher_to_its_preferences_and_its_base(tiny, runs):
+    def linked(address):
+        return re.findall(r"\(#/runs/(\w+)\)", runs[address].data.tags[card.NOTE])
+
+    def run(stage, **labels):
+        return tiny.records()[tiny.address(stage, **labels)]["run_id"]
+
+    told = linked(tiny.address("align", policy="weak", reward_model="off", algorithm="rloo"))
+    teacher = linked(tiny.address("train", reward_model="off"))
+    assert run("train", reward_model="off") in told
+    assert {run("relabel"), run("prepare"), run("finetune", policy="weak"), run("pretrain", base="world")} <= {*told}
+    assert {run("relabel"), run("prepare"), run("finetune", policy="weak"), run("pretrain", base="world")} <= {*teacher}
+    assert runs["tiny"].info.run_id in told
 
 
 def test_from_preferences_one_goes_back_to_the_run_that_made_them(tiny, runs):
@@ -170,6 +214,28 @@ def test_the_numbers_about_a_reward_model_stand_with_it_for_each_policy(tiny, cl
             assert metrics[f"{row['policy']}.rloo.{name}"] == pytest.approx(row[name]["value"], abs=1e-6)
 
 
+def test_the_card_of_a_reward_model_shows_them_on_its_run_its_model_and_its_version(tiny, client, runs):
+    address = tiny.address("train", reward_model="off")
+    record = tiny.records()[address]
+    version = client.get_model_version_by_alias("tiny-reward-model-off", "seed-1")
+    note = client.get_logged_model(record["model_id"]).tags[card.NOTE]
+    assert note == runs[address].data.tags[card.NOTE]
+    assert version.description == f"{note}\n\nFiles: `{tiny.home / 'store' / address}`"
+    assert note.startswith(f"train off · seed 1: {record['summary']}")
+    for policy in POLICIES:
+        measured = tiny.records()[tiny.address("measure", policy=policy, reward_model="off")]
+        aligned = tiny.records()[tiny.address("align", policy=policy, reward_model="off", algorithm="rloo")]
+        lines = [line.replace("&nbsp;", "") for line in note.splitlines() if line.startswith(f"| [{policy}")]
+        numbers = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+        assert numbers[0][0] == f"[{policy}](#/runs/{measured['run_id']})"
+        assert numbers[0][1] == f"{measured['metrics']['variance']:.2f}"
+        assert numbers[0][2] == f"{measured['metrics']['accuracy_on']:.2f}"
+        assert numbers[1][0] == f"[{policy}.rloo](#/runs/{aligned['run_id']})"
+        assert numbers[1][1] == f"{aligned['metrics']['truth_gain']:.2f}"
+    shown = json.loads(client.get_logged_model(record["model_id"]).tags["mlflow.modelVersions"])
+    assert shown == [{"name": "tiny-reward-model-off", "version": str(version.version)}]
+
+
 # -- registered models ----------------------------------------------------------------------------------------------
 
 
@@ -187,7 +253,7 @@ def test_every_model_is_registered_once_with_a_card_and_points_into_the_store(ti
 def test_a_registered_policy_loads_into_transformers_and_writes(tiny):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    path = model_path("models:/tiny.aligned.weak.off.rloo@seed-1", tiny.home)
+    path = model_path("models:/tiny-aligned-weak-off-rloo@seed-1", tiny.home)
     address = tiny.address("align", policy="weak", reward_model="off", algorithm="rloo")
     assert path == tiny.home / "store" / address / "model"
     model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
@@ -208,7 +274,7 @@ for kind, uri in ((AutoModelForCausalLM, sys.argv[1]), (AutoModelForSequenceClas
 
 
 def test_registered_models_load_by_their_alias_from_the_home_of_the_environment_and_through_mlflow_itself(tiny):
-    uris = ["models:/tiny.aligned.weak.off.rloo@seed-1", "models:/tiny.reward-model.off@seed-1"]
+    uris = ["models:/tiny-aligned-weak-off-rloo@seed-1", "models:/tiny-reward-model-off@seed-1"]
     environment = tiny.environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{tiny.home / 'mlflow.db'}"}
     before = sorted(tiny.home.rglob("*.safetensors"))
     command = [sys.executable, "-W", "ignore", "-c", LOAD, *uris]
@@ -227,7 +293,7 @@ def test_registered_models_load_by_their_alias_from_the_home_of_the_environment_
 def test_a_registered_reward_model_loads_into_transformers_and_judges(tiny):
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    path = model_path("models:/tiny.reward-model.off@seed-1", tiny.home)
+    path = model_path("models:/tiny-reward-model-off@seed-1", tiny.home)
     model, tokenizer = AutoModelForSequenceClassification.from_pretrained(path), AutoTokenizer.from_pretrained(path)
     assert model(**tokenizer("tell me", return_tensors="pt")).logits.shape == (1, 1)
     trained = tiny.home / "store" / tiny.address("train", reward_model="off") / "model"
@@ -239,14 +305,14 @@ def test_the_best_teacher_of_each_policy_has_an_alias_and_no_other_has(tiny, cli
     rows = [row for row in json.loads(tiny.started[0].output.read_text())["rows"] if row["policy"] == policy]
     best = {row["reward_model"] for row in rows if row["rank"] in ("1", "1=")}
     alias = f"best-teacher-of-{policy}"
-    crowned = {name for name in MODELS if alias in client.get_registered_model(f"tiny.reward-model.{name}").aliases}
+    crowned = {name for name in MODELS if alias in client.get_registered_model(f"tiny-reward-model-{name}").aliases}
     assert best
     assert crowned == best
     for name in crowned:
         stage = "train" if name == "off" else "derive"
         address = tiny.address(stage, reward_model=name)
-        assert client.get_model_version_by_alias(f"tiny.reward-model.{name}", alias).tags["rmpipe.address"] == address
-        assert model_path(f"models:/tiny.reward-model.{name}@{alias}", tiny.home).is_relative_to(
+        assert client.get_model_version_by_alias(f"tiny-reward-model-{name}", alias).tags["rmpipe.address"] == address
+        assert model_path(f"models:/tiny-reward-model-{name}@{alias}", tiny.home).is_relative_to(
             tiny.home / "store" / address
         )
 
@@ -283,6 +349,11 @@ def test_a_run_again_enters_nothing_but_its_own_parent(another):
     study = ledger.client.get_experiment_by_name("study").experiment_id
     last = ledger.client.search_runs([study], order_by=["attributes.start_time DESC"])[0]
     assert last.data.metrics == {"stages.made": 0, "stages.hit": 33, "stages.failed": 0}
+    assert last.info.run_name == "tiny · nothing had to run"
+    listed = json.loads((Path(last.info.artifact_uri.removeprefix("file://")) / "addresses.json").read_text())
+    rows = [dict(zip(listed["columns"], row, strict=True)) for row in listed["data"]]
+    made_by = {address: record["run_id"] for address, record in another.records().items()}
+    assert {row["address"]: row["run"] for row in rows} == made_by
     assert (last.info.status, last.info.start_time, last.info.end_time) == ("FINISHED", asked, asked)
     ledger.prepare()
     assert count_runs(ledger) == before + 1
@@ -302,5 +373,81 @@ def test_a_working_folder_with_a_quote_in_its_name_will_do(tmp_path, monkeypatch
     folder = tmp_path / 'bob\'s "own" földer'
     folder.mkdir()
     monkeypatch.chdir(folder)
-    assert [experiment.name for experiment in Ledger(folder / "home").client.search_experiments()] == ["Default"]
+    assert [experiment.name for experiment in Ledger(folder / "home").client.search_experiments()] == []
     assert "_MLFLOW_SERVER_ARTIFACT_ROOT" not in os.environ
+
+
+def test_the_experiment_that_mlflow_makes_unasked_is_left_where_others_use_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'shared.db'}")
+    assert [experiment.name for experiment in Ledger(tmp_path).client.search_experiments()] == ["Default"]
+
+
+# -- what did not end well ------------------------------------------------------------------------------------------
+
+
+def execution(**more):
+    """Of a stage that reads preferences of which nothing is here."""
+    return Execution(
+        stage="measure", address="measure/12ab", title="measure off", kind="Measurement", params={}, runtime={},
+        study="pocket", labels={}, inputs=[("preferences", "prepare/34cd", "Preferences", None)], parent_run=None,
+        surroundings={}, **more,
+    )  # fmt: skip
+
+
+def test_a_run_that_failed_says_why_on_its_page_and_what_it_was_to_be_made_from(tmp_path):
+    ledger = Ledger(tmp_path)
+    entry = ledger.begin(execution())
+    ledger.fail(entry, "ValueError: no `pairs` at all", killed=False)
+    run = ledger.client.get_run(entry.run_id)
+    assert run.info.status == "FAILED"
+    assert run.data.tags[card.NOTE].startswith(
+        "**It failed:**\n\n```\nValueError: no `pairs` at all\n```\n\nmeasure off\n"
+    )
+    assert "- preferences: prepare/34cd (its record is gone)" in run.data.tags[card.NOTE]
+
+
+def test_a_run_whose_process_died_says_so_on_its_page(tmp_path):
+    ledger = Ledger(tmp_path)
+    entry = ledger.begin(execution())
+    Ledger(tmp_path).prepare()
+    run = ledger.client.get_run(entry.run_id)
+    assert run.info.status == "KILLED"
+    assert run.data.tags[card.NOTE].startswith(card.KILLED)
+
+
+def test_an_experiment_says_what_its_stage_does_and_shows_its_runs_side_by_side(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.begin(execution(purpose="What can be told beforehand."))
+    Ledger(tmp_path).begin(execution())
+    (found,) = ledger.client.search_experiments()
+    link = f"#/experiments/{found.experiment_id}/runs?viewStateShareKey=numbers"
+    assert found.tags[card.NOTE] == f"What can be told beforehand. [Side by side]({link})"
+    assert json.loads(found.tags["mlflow.sharedViewState.numbers"])["orderByKey"] == "metrics.`variance`"
+
+
+OPEN = """
+import sys
+from pathlib import Path
+from rmpipe.lineage import Ledger
+ledger = Ledger(Path(sys.argv[1]))
+print(ledger.open_study("pocket", "teach"), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_run_of_a_study_that_was_killed_is_closed_and_that_of_one_that_lives_is_not(tmp_path):
+    command = [sys.executable, "-W", "ignore", "-c", OPEN, str(tmp_path)]
+    ledger = Ledger(tmp_path)
+    alive = ledger.open_study("pocket", "teach")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        died = process.stdout.readline().strip()
+        process.kill()
+    Ledger(tmp_path).prepare()
+    closed, running = (ledger.client.get_run(run) for run in (died, alive))
+    assert (closed.info.status, closed.info.run_name) == ("KILLED", "pocket · killed")
+    assert closed.info.end_time >= closed.info.start_time
+    assert closed.data.tags[card.NOTE] == card.KILLED
+    assert (running.info.status, running.info.run_name) == ("RUNNING", "pocket")
+    ledger.close_study(alive, [], "FAILED")
+    assert ledger.client.get_run(alive).info.status == "FAILED"
+    assert list((tmp_path / "journal").rglob("*.json")) == []

@@ -54,7 +54,7 @@ def test_a_moved_store_keeps_every_hit_and_mlflow_shows_and_loads_what_is_in_it(
     assert client.get_run(tiny.records()[address]["run_id"]).info.artifact_uri == folder.as_uri()
     assert [file.path for file in client.list_artifacts(tiny.records()[address]["run_id"])] == ["texts.json"]
     trained = tiny.address("train", reward_model="off")
-    assert model_path("models:/tiny.reward-model.off@seed-1", home) == home / "store" / trained / "model"
+    assert model_path("models:/tiny-reward-model-off@seed-1", home) == home / "store" / trained / "model"
     assert len(client.search_model_versions("")) == len(Ledger(tiny.home).client.search_model_versions(""))
 
 

@@ -401,7 +401,7 @@ def test_what_was_in_place_when_its_process_was_killed_is_entered_by_the_next(st
     (run,) = found(store)
     assert (run.info.status, run.data.metrics) == ("FINISHED", {"pairs": 2.0, "loss": 0.5})
     assert run.info.end_time - run.info.start_time < 60_000
-    version = ledger.client.get_model_version_by_alias("rmpipe.reward-model.off", "seed-1")
+    version = ledger.client.get_model_version_by_alias("rmpipe-reward-model-off", "seed-1")
     assert len(ledger.client.search_model_versions("")) == 1
     record = taught().record
     assert version.tags["rmpipe.content"] == record["content"]
@@ -531,7 +531,7 @@ def test_a_model_made_again_with_the_same_bytes_is_the_same_model_and_keeps_its_
     monkeypatch.setitem(globals(), "BYTES", ["other"])
     other = taught()
     assert other.record["model_id"] != first.record["model_id"]
-    assert client.get_model_version_by_alias("rmpipe.reward-model.off", "seed-1").version == 2
+    assert client.get_model_version_by_alias("rmpipe-reward-model-off", "seed-1").version == 2
 
 
 def test_two_at_once_make_it_once_and_the_waiter_says_for_whom_and_since_when(store, tmp_path):

@@ -1,0 +1,96 @@
+"""What an invocation of a study leaves on the page of its run: the answer, the report with its figures, every stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rmpipe import card
+from rmpipe.artifact import Report
+
+FIRST = ("rank", "reward_model", "policy", "algorithm", "truth_gain", "proxy_gain", "variance", "accuracy_on",
+         "accuracy_off")  # fmt: skip
+"""The columns of the ranking's table that are read first."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """One invocation of a study.
+
+    Args:
+        client: MLflow's.
+        run: the id of its run.
+        experiment: that of the run's experiment.
+        links: to the runs of everything in the store.
+    """
+
+    client: Any
+    run: str
+    experiment: str
+    links: card.Links
+
+    def list_stages(self, listed: list[dict[str, Any]], at: int | None = None) -> None:
+        """Every address, hits too, each with the run that made it.
+
+        Args:
+            listed: {"stage", "title", "address", "status"} each.
+            at: milliseconds since the epoch; now by default.
+        """
+        columns = {name: [item[name] for item in listed] for name in ("stage", "title", "address", "status")}
+        if listed:
+            columns["run"] = [self.links.run(address) or "" for address in columns["address"]]
+            self.client.log_table(self.run, columns, "addresses.json")
+            self.client.log_text(self.run, card.stages(listed, self.links), "stages.md")
+        for status in ("made", "hit", "failed"):
+            self.client.log_metric(self.run, f"stages.{status}", columns["status"].count(status), at)
+
+    def keep_report(self, report: Report) -> dict[str, Any]:
+        """The report, its figures, and the ranking it shows, whose answer is given back."""
+        answer: dict[str, Any] = report.inputs["ranking"].answer()
+        self.client.set_tag(self.run, "rmpipe.report", report.address)
+        self.client.log_artifact(self.run, str(report.page))
+        drawn = dict(figures(report.page.read_text(encoding="utf-8")))
+        for name, svg in drawn.items():
+            self.client.log_text(self.run, svg, name)
+        rows = [_flat(row) for row in answer["rows"]]
+        names = dict.fromkeys(name for row in rows for name in row)
+        self.client.log_table(self.run, {name: [row.get(name) for row in rows] for name in names}, "ranking.json")
+        self.client.log_text(self.run, card.ranking(answer, self.links), "ranking.md")
+        self.client.log_text(self.run, "\n\n".join(answer["sentences"]), "what-it-supports.md")
+        page = f"#/experiments/{self.experiment}/runs/{self.run}"
+        self.client.set_tag(self.run, card.NOTE, card.of_study(answer, page, list(drawn)))
+        return answer
+
+
+def named(study: str, listed: list[dict[str, Any]], status: str) -> str:
+    """What the run of an invocation is called once it has ended."""
+    made = [item["status"] for item in listed].count("made")
+    ended = "" if status == "FINISHED" else f"{status.lower()}, "
+    return f"{study} · {ended}{made} of {len(listed)} made" if made or ended else f"{study} · nothing had to run"
+
+
+def figures(page: str) -> Iterator[tuple[str, str]]:
+    """The figures of a report by file names, each an SVG of its own size, without which MLflow shows an empty page."""
+    over, seen = "", set[str]()
+    for heading, svg in re.findall(r"<h3>(.*?)</h3>|(<svg .*?</svg>)", page, re.DOTALL):
+        over = heading.split(":")[0] or over
+        label, size = re.search(r'aria-label="([^":;,]*)', svg), re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+        if label and size:
+            name = "/".join(["figures", *(re.sub(r"\W+", "-", text.lower()).strip("-") for text in (over, label[1]))])
+            if name not in seen:
+                yield f"{name}.svg", svg.replace("<svg ", f'<svg width="{size[1]}pt" height="{size[2]}pt" ', 1)
+            seen.add(name)
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of an answer in plain columns, each number as three, those that are read first in front."""
+    flat: dict[str, Any] = {}
+    for name in dict.fromkeys((*FIRST, *row)):
+        value = row.get(name)
+        if isinstance(value, dict) and "value" in value:
+            flat |= {name: value["value"], f"{name}.low": value["low"], f"{name}.high": value["high"]}
+        elif not isinstance(value, dict | list):
+            flat[name] = value
+    return flat

@@ -1,0 +1,106 @@
+"""What pages say: links only to runs that are there, and no text that MLflow would cut or misread."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rmpipe import card
+from rmpipe.card import Links
+from rmpipe.journal import Execution
+
+NOW = 1_795_573_000_000
+
+
+def record(home: Path, address: str, **more: Any) -> str:
+    folder = home / "store" / address
+    folder.mkdir(parents=True)
+    told = {"title": address.split("/")[0], "run_id": f"run-{address[-1]}", "inputs": {}, "kind": "Weights"} | more
+    (folder / "record.json").write_text(json.dumps(told))
+    return address
+
+
+def execution(*inputs: tuple[str, str], **more: Any) -> Execution:
+    told = {"stage": "align", "address": "align/0", "title": "align weak", "kind": "Policy", "study": "pocket"} | more
+    return Execution(
+        **told, params={}, runtime={}, labels={}, parent_run="p", surroundings={},
+        inputs=[(name, address, "Weights", None) for name, address in inputs],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({}, "[train](#/runs/run-1)"),
+        ({"created": "2026-11-25T02:16:40+0000"}, "[train](#/runs/run-1)"),
+        ({"created": "2026-11-25T02:16:30+0000"}, "train (made elsewhere)"),
+        ({"run_id": None}, "train (made elsewhere)"),
+        ({"title": "train [on]|`x`<b>"}, r"[train \[on\]\|\`x\`&lt;b>](#/runs/run-1)"),
+    ],
+)
+def test_a_link_is_made_to_a_run_that_mlflow_has_and_to_no_other(tmp_path: Path, told: dict, expected: str):
+    record(tmp_path, "train/1", **told)
+    assert Links(tmp_path, since=NOW).to("train/1") == expected
+
+
+def test_what_is_gone_is_said_to_be(tmp_path: Path):
+    assert Links(tmp_path).to("train/1") == "train/1 (its record is gone)"
+
+
+def test_what_something_was_made_from_is_followed_to_the_beginning_and_each_only_once(tmp_path: Path):
+    base = record(tmp_path, "pretrain/1")
+    policy = record(tmp_path, "finetune/2", inputs={"base": base, "truth": None})
+    teacher = record(tmp_path, "train/3", inputs={"base": policy, "components": {"a": base, "b": "derive/9"}})
+    told = card.made_from([("policy", policy), ("teacher", teacher)], Links(tmp_path))
+    assert list(told) == [
+        "- policy: [finetune](#/runs/run-2)",
+        "    - base: [pretrain](#/runs/run-1)",
+        "- teacher: [train](#/runs/run-3)",
+        "    - base: [finetune](#/runs/run-2)",
+        "    - components: [pretrain](#/runs/run-1)",
+        "    - components: derive/9 (its record is gone)",
+    ]
+
+
+def test_many_of_one_role_are_counted_not_named(tmp_path: Path):
+    inputs = [("cells", record(tmp_path, f"align/{number}")) for number in range(9)]
+    told = list(card.made_from(inputs, Links(tmp_path)))
+    assert (len(told), told[-1]) == (5, "- cells: 5 more")
+
+
+def test_a_card_says_what_was_made_from_what_for_whom_and_how_it_is_measured(tmp_path: Path):
+    text = card.of_execution(execution(("policy", record(tmp_path, "finetune/2"))), Links(tmp_path), summary="gain +1")
+    assert text.splitlines()[0] == "align weak: gain +1"
+    assert "**Made from**\n\n- policy: [finetune](#/runs/run-2)\n\nAsked for by [pocket](#/runs/p)." in text
+    assert "`rmpipe why align/0`" in text
+    assert text.endswith(card.HOW["Policy"])
+
+
+def test_an_error_longer_than_a_page_leaves_room_for_the_rest(tmp_path: Path):
+    text = card.of_execution(execution(), Links(tmp_path), why_not=card.fault("FAILED", "`" * 9000))
+    assert len(text) < card.LONGEST
+    assert text.endswith(card.HOW["Policy"])
+
+
+def test_the_numbers_of_a_reward_model_are_written_anew_each_time_below_what_was_written_once():
+    first = card.scored("train off", [("weak.variance", 0.5, "m1"), ("weak.variance.min", 0.1, "m1")])
+    more = [("weak.variance", 0.5, "m1"), ("weak.accuracy_on", 0.7, "m1"), ("weak.rloo.truth_gain", 0.25, "a1")]
+    again = card.scored(first, more)
+    assert again == card.scored("train off", more)
+    lines = again.replace("&nbsp;", "").splitlines()
+    assert "| [weak](#/runs/m1) | 0.50 | 0.70 |  |  |" in lines
+    assert "| [weak.rloo](#/runs/a1) | 0.25 |  |  |" in lines
+    assert "0.10" not in again
+    assert card.scored("train off", []) == "train off"
+
+
+def test_an_answer_that_does_not_fit_keeps_its_first_sentences_and_where_all_of_it_is():
+    answer = {"question": "Which?", "sentences": ["First."] + ["x" * 3000] * 4, "rows": []}
+    text = card.of_study(answer, "#/experiments/1/runs/r", ["figures/a/accuracy-against-variance.svg"])
+    assert len(text) <= card.LONGEST
+    assert text.startswith("Which?\n\nOpen [the report](#/experiments/1/runs/r/artifacts/report.html), ")
+    assert "\n\nFirst.\n\n" in text
+    assert text.endswith("(get-artifact?path=figures/a/accuracy-against-variance.svg&run_uuid=r)")

@@ -1,0 +1,32 @@
+"""What an invocation leaves: figures as files, and a name that says what became of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from rmpipe.invocation import figures, named
+
+PAGE = """
+<h3>Claim a: one is better</h3><svg viewBox="0 0 30.5 20" aria-label="Difference, sd: b 1"><path/></svg>
+<h3>weak, rloo</h3><svg viewBox="0 0 30 20" aria-label="Accuracy against variance; area: x 1"><path/></svg>
+<svg viewBox="0 0 30 21" aria-label="Accuracy against variance; area: x 2"><path/></svg><svg class="mark"></svg>
+"""
+
+
+def test_the_figures_of_a_report_are_files_of_their_own_size():
+    found = dict(figures(PAGE))
+    assert list(found) == ["figures/claim-a/difference.svg", "figures/weak-rloo/accuracy-against-variance.svg"]
+    assert found["figures/claim-a/difference.svg"].startswith('<svg width="30.5pt" height="20pt" viewBox="0 0 30.5 20"')
+
+
+@pytest.mark.parametrize(
+    ("statuses", "status", "expected"),
+    [
+        (["made", "hit", "made"], "FINISHED", "pocket · 2 of 3 made"),
+        (["hit", "taken"], "FINISHED", "pocket · nothing had to run"),
+        (["made", "failed", "not run"], "FAILED", "pocket · failed, 1 of 3 made"),
+        ([], "FAILED", "pocket · failed, 0 of 0 made"),
+    ],
+)
+def test_an_invocation_is_named_by_what_became_of_it(statuses: list[str], status: str, expected: str):
+    assert named("pocket", [{"status": each} for each in statuses], status) == expected
