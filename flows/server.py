@@ -98,8 +98,13 @@ def _send_the_rest() -> None:
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker
 
-    for worker in (EventsWorker, APILogWorker):
-        worker.drain_all(timeout=10, at_exit=False)
+    def drain() -> None:
+        for worker in (EventsWorker, APILogWorker):
+            worker.drain_all(timeout=10, at_exit=False)
+
+    thread = threading.Thread(target=drain)  # where no loop runs, it waits until all is sent
+    thread.start()
+    thread.join()
 
 
 def _start(place: Place) -> subprocess.Popen[bytes]:

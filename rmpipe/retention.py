@@ -178,16 +178,21 @@ def _all(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:
 # -- going ------------------------------------------------------------------------------------------------------------
 
 
-def drop(ledger: Ledger, pieces: Iterable[Piece]) -> list[Piece]:
+def drop(ledger: Ledger, pieces: Iterable[Piece], *, automatic: bool = True) -> list[Piece]:
     """End rows for good; those that were.
 
     What is registered goes first, so that nobody loads what is no more, and the runs last: a run that is still there
     has the next tidying end what this one did not.
+
+    Args:
+        ledger: MLflow on a store.
+        pieces: as `rows` gave them.
+        automatic: as `aliased` takes it.
     """
     by = defaultdict(list)
     for piece in pieces:
         by[piece.of].append(piece)
-    ended = _drop_registered(ledger.client, by["versions"], by["registered models"])
+    ended = _drop_registered(ledger.client, by["versions"], by["registered models"], automatic)
     for piece in by["models"]:
         ledger.client.delete_logged_model(piece.name)
     runs = [*by["runs"], *by["invocations of studies"]]
@@ -200,12 +205,12 @@ def drop(ledger: Ledger, pieces: Iterable[Piece]) -> list[Piece]:
     return [*ended, *by["models"], *runs]
 
 
-def _drop_registered(client: Any, versions: list[Piece], names: list[Piece]) -> list[Piece]:
+def _drop_registered(client: Any, versions: list[Piece], names: list[Piece], automatic: bool) -> list[Piece]:
     """Registered models and versions, unless one was given an alias meanwhile."""
     ended = []
     for piece in versions:
         name, _, number = piece.name.rpartition("/")
-        if number not in {str(each) for each in client.get_registered_model(name).aliases.values()}:
+        if number not in _crowned(client.get_registered_model(name), automatic):
             client.delete_model_version(name, number)
             ended.append(piece)
     for piece in names:

@@ -70,7 +70,7 @@ def _tidy(options: Namespace, store: Store) -> int:
             return DONE
         if _survey(options, store, before) != survey:
             return complain(options, "the store has changed while you were asked; nothing was deleted", FAILED)
-    gone = _clear(survey)
+    gone = _clear(options, survey)
     return _told(options, survey, gone, f"{_bytes(_size(gone))} freed")
 
 
@@ -129,7 +129,7 @@ def _agreed(options: Namespace, survey: Survey) -> bool:
     return agreed
 
 
-def _clear(survey: Survey) -> list[Piece]:
+def _clear(options: Namespace, survey: Survey) -> list[Piece]:
     """Delete; what was deleted.
 
     The store goes first, each artifact under its lock: rows follow only what is truly gone. Whatever is killed between
@@ -149,7 +149,7 @@ def _clear(survey: Survey) -> list[Piece]:
     databases = []
     if rows:
         whisper(f"deleting {len(rows)} rows of MLflow and their files ...")
-        gone += retention.drop(Ledger(store.home), rows)
+        gone += retention.drop(Ledger(store.home), rows, automatic=not options.unregister)
         databases.append(store.home / "mlflow.db")
     if runs := [piece for piece in survey.pieces if piece.kind == "Prefect"]:
         whisper(f"deleting {len(runs)} flow runs of Prefect, whose server is started for it ...")
