@@ -10,8 +10,6 @@ import json
 import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from importlib import invalidate_caches
@@ -482,34 +480,6 @@ def test_an_entry_whose_run_is_gone_is_said_and_forgotten(store, monkeypatch, ca
     Ledger(store.home).prepare()
     assert "left open by a process that died, was not closed" in caplog.text
     assert Journal(store.home).addresses() == []
-
-
-RACE = """
-import sys, time
-from pathlib import Path
-from rmpipe.lineage import Ledger
-
-ledger = Ledger(Path(sys.argv[1]))
-run = ledger.client.create_run(ledger._experiment("score")).info.run_id
-print("ready", flush=True)
-sys.stdin.readline()
-for number in range(40):
-    ledger._log_data(run, [(f"sample/{number}", "rollouts", "read")])
-"""
-
-
-def test_runs_that_name_a_new_data_set_at_one_moment_are_both_entered(store):
-    Ledger(store.home)._experiment("score")
-    command = [sys.executable, "-c", RACE, str(store.home)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    racers = [subprocess.Popen(command, **pipes) for _ in range(3)]
-    for racer in racers:
-        assert racer.stdout.readline() == "ready\n"
-    for racer in racers:
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    assert [(racer.communicate()[1][-300:], racer.returncode) for racer in racers] == [("", 0)] * 3
-    assert [len(run.inputs.dataset_inputs) for run in found(store)] == [40] * 3
 
 
 def test_a_model_made_again_with_the_same_bytes_is_the_same_model_and_keeps_its_numbers(store, monkeypatch):
