@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.browser import LOOPBACK, PATIENCE, healthy
+from rmpipe.lock import held
 
 FIRST_PORT = 4200
 
@@ -71,7 +72,9 @@ def _own(home: Path) -> Iterator[str]:
     with place.only_one(), ExitStack() as stack:
         users = stack.enter_context(place.users.open("w"))
         fcntl.flock(users, fcntl.LOCK_SH)
-        fresh = _free(place.alive)
+        fresh = not held(place.alive)
+        if fresh:
+            place.said.unlink(missing_ok=True)  # of one that died: its port may be another store's by now
         url = _awaited(place, _start(place) if fresh else None)
         stack.pop_all()
     os.environ["PREFECT_API_URL"] = url
@@ -165,7 +168,7 @@ class Place:
 
     def told(self) -> dict[str, Any] | None:
         """{"pid", "port", "since"} of a server that lives; None when there is none, whatever one that died has left."""
-        if _free(self.alive):
+        if not held(self.alive):
             return None
         with suppress(OSError, ValueError):
             return json.loads(self.said.read_text())
@@ -180,7 +183,7 @@ class Place:
 
     def unused(self) -> bool:
         """Whether nobody holds the lock of its users."""
-        return _free(self.users)
+        return not held(self.users, shared=True)
 
     def end(self) -> None:
         """End the server and wait until it is gone."""
@@ -194,22 +197,10 @@ class Place:
             while time.monotonic() < end:
                 with suppress(ChildProcessError):  # it is ours, or another's that started it
                     os.waitpid(told["pid"], os.WNOHANG)
-                if _free(self.alive):
+                if not held(self.alive):
                     self.said.unlink(missing_ok=True)
                     return
                 time.sleep(0.02)
-
-
-def _free(file: Path) -> bool:
-    """Whether nobody holds a lock on a file."""
-    try:
-        with file.open("r+") as found:
-            fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except FileNotFoundError:
-        return True
-    except BlockingIOError:
-        return False
 
 
 # -- the server's own process ---------------------------------------------------------------------------------------
@@ -219,7 +210,7 @@ def main(home: Path) -> None:
     """Serve until told to end, or until nobody uses it."""
     place = Place(home)
     with place.alive.open("w") as alive, _bound() as door:
-        fcntl.flock(alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(alive, fcntl.LOCK_EX)
         server = _server(home, door.getsockname()[1])
         threading.Thread(target=_end_when_unused, args=(place, server), daemon=True).start()
         told = {"pid": os.getpid(), "port": door.getsockname()[1], "since": time.strftime("%Y-%m-%d %H:%M:%S")}

@@ -7,7 +7,6 @@ this store; its record's `created` would call what was imported yesterday old. A
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 from rmpipe.artifact import Artifact
 from rmpipe.config import StudyError
+from rmpipe.lock import held
 from rmpipe.parcel import parents
 from rmpipe.store import Store
 
@@ -133,7 +133,7 @@ def _unfinished(store: Store, kept: Kept, before: float) -> Iterator[Piece]:
         address = "/".join(name.rsplit("-", 1)) if path.parent == scratch else f"{path.parent.name}/{name}"
         asked = address in stays and not hidden
         old = path.suffix == GONE or _written(path) < before
-        if not asked and old and not _held(store.lock_file(address)):
+        if not asked and old and not held(store.lock_file(address)):
             of = "half-made artifacts" if path.parent != scratch else "scratch"
             yield Piece("left behind", of, str(path.relative_to(store.home)), weight(path), address, path)
 
@@ -160,19 +160,7 @@ def _lives(process: str) -> bool:
 def under_way(home: Path) -> list[str]:
     """Who works on a store: the holder of each lock of an address, and each journal file that its process holds."""
     files = sorted([*(home / "locks").glob("*-*.lock"), *(home / "journal").glob("*/[!.]*.json")])
-    return [_holder(file) for file in files if _held(file)]
-
-
-def _held(file: Path) -> bool:
-    """Whether a living process holds a file."""
-    try:
-        with file.open() as found:
-            fcntl.flock(found, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not see each other
-    except BlockingIOError:
-        return True
-    except OSError:
-        pass
-    return False
+    return [_holder(file) for file in files if held(file)]
 
 
 def _holder(file: Path) -> str:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING
 from rmpipe import schema
 from rmpipe.browser import healthy
 from rmpipe.config import first_line
+from rmpipe.lock import held
 from rmpipe.probe import DEVICES, HUB, PATIENCE, PREFECT, Asked, asked
 from rmpipe.store import FORMAT, LEAST, REMEDY, Store, StoreError
 
@@ -231,13 +232,13 @@ def _quoted(what: Path | str) -> str:
 def work(home: Path) -> Iterator[Finding]:
     """Who holds what in the store, and what processes that were killed have left."""
     locks = sorted((home / "locks").glob("*.lock"))
-    busy = [file for file in locks if _held(file)]
+    busy = [file for file in locks if held(file)]
     yield from (Finding("at work", "ok", _holder(file)) for file in busy)
     if not busy:
         yield Finding("at work", "ok", "nobody")
     names = {file.stem for file in busy}
     halves = [path for path in (home / "store").glob("*/.*") if _owner(path) not in names]
-    entries = [file for file in (home / "journal").glob("*/[!.]*.json") if file.stem not in names and not _held(file)]
+    entries = [file for file in (home / "journal").glob("*/[!.]*.json") if file.stem not in names and not held(file)]
     left = {"locks": set(locks) - set(busy), "half-written artifacts": halves, "open journal entries": entries}
     words = ", ".join(f"{what}: {len(found)}" for what, found in left.items() if found)
     if words:
@@ -245,16 +246,6 @@ def work(home: Path) -> Iterator[Finding]:
         yield Finding("left behind", "note", f"by processes that were killed: {words}", remedy)
     else:
         yield Finding("left behind", "ok", "nothing")
-
-
-def _held(file: Path) -> bool:
-    """Whether a living process holds a file; shared, so that two that look do not see each other."""
-    with suppress(FileNotFoundError), file.open() as found:
-        try:
-            fcntl.flock(found, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _holder(file: Path) -> str:
@@ -278,7 +269,7 @@ def server(home: Path) -> Iterator[Finding]:
         return
     told = json.loads((folder / "server.json").read_text())
     what = f"Prefect's, process {told['pid']} on port {told['port']} since {told['since']}"
-    if not _held(folder / "server.lock"):
+    if not held(folder / "server.lock"):
         yield Finding("prefect server", "note", f"{what}, was killed", "nothing need be done: a run starts another")
     elif healthy(told["port"], "/api/health"):
         yield Finding("prefect server", "ok", f"{what}, answers")

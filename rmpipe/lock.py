@@ -28,6 +28,21 @@ def acquire(path: Path, waiting: Callable[[dict[str, Any]], None]) -> IO[str]:
                 return file
 
 
+def held(file: Path, *, shared: bool = False) -> bool:
+    """Whether a living process holds a file.
+
+    Args:
+        file: one that is held while something lasts; it may be gone.
+        shared: whether a lock that several hold at once counts. If not, two that look do not see each other.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError), file.open() as found:
+        try:
+            fcntl.flock(found, (fcntl.LOCK_EX if shared else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def _sign(file: IO[str]) -> None:
     """Write into a file who holds it, for those who wait."""
     command = os.environ.get("RMPIPE_TASK", "")

@@ -8,7 +8,6 @@ its holder dies. `record.json` beside the data says what was told and what came 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any
 
 from rmpipe.artifact import Artifact, open_artifact
 from rmpipe.config import StudyError, digest, flatten
-from rmpipe.lock import acquire
+from rmpipe.lock import acquire, held
 
 FORMAT = 1
 """The form of the stores that we write. `store.json` tells it; a store without one is of form 1."""
@@ -178,12 +177,7 @@ class Store:
 
     def left_behind(self, address: str) -> bool:
         """Whether who held an address was killed outright: its lock is there, and nobody holds it."""
-        try:
-            with self.lock_file(address).open("r+") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return True
-        except OSError:
-            return False
+        return self.lock_file(address).exists() and not held(self.lock_file(address))
 
     @contextmanager
     def lock(self, address: str, waiting: Callable[[dict[str, Any]], None] = lambda holder: None) -> Iterator[None]:
