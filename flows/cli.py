@@ -59,7 +59,7 @@ def _code(error: Exception) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="rmpipe", description="Which reward model teaches this policy best?")
     parser.add_argument("--version", action=_Version, nargs=0, help="say which rmpipe this is")
-    text = "print what makes a shell complete our commands: bash, zsh or tcsh"
+    text = "print what makes a shell complete our commands: bash, zsh, fish or tcsh"
     parser.add_argument("--print-completion", metavar="SHELL", action=_Completion, help=text)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, where in COMMANDS.items():
@@ -75,7 +75,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"rmpipe {version('rmpipe')}\n")
+        print(f"rmpipe {version('rmpipe')}")
+        parser.exit()
 
 
 class _Completion(argparse.Action):
@@ -86,7 +87,8 @@ class _Completion(argparse.Action):
 
         if shell not in shtab.SUPPORTED_SHELLS:
             parser.error(f"{option} {shell}: one of {', '.join(shtab.SUPPORTED_SHELLS)}")
-        parser.exit(message=shtab.complete(parser, shell))
+        print(shtab.complete(parser, shell))
+        parser.exit()
 
 
 @contextmanager

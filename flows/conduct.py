@@ -14,13 +14,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
+from flows.artifacts import leave_artifacts
 from flows.inquiry import Inquiry
 from flows.progress import Progress, hit_notes, say_once, whisper
-from flows.runs import leave_artifacts, under_way
-from flows.server import using
+from flows.runs import under_way
+from flows.server import server_of, using
 from rmpipe.journal import Journal
 from rmpipe.lineage import Ledger
+from rmpipe.store import Store
 from tasks.execution import Errand, Outcome, Pool
 from tasks.stage import Step
 
@@ -81,8 +84,14 @@ def _said_to_run(home: Path, study: str) -> Iterator[None]:
     journal = Journal(home)
     for _ in journal.abandoned(RUNS):
         pass  # there is nothing to close: only to forget
-    with journal.under_way(RUNS, str(os.getpid()), {"pid": os.getpid(), "study": study}):
+    with journal.under_way(RUNS, uuid4().hex, {"pid": os.getpid(), "study": study}):
+        with Store(home).lock("tidy", waiting=_say_who_tidies):
+            pass  # whoever tidies from now on sees us
         yield
+
+
+def _say_who_tidies(holder: dict[str, Any]) -> None:
+    whisper(f"waiting for process {holder['pid']}, which tidies this store since {holder['since']}")
 
 
 def _conductor(inquiry: Inquiry, manner: Manner) -> Iterator[Conductor]:
@@ -180,7 +189,7 @@ class Conductor:
     def work(self, step: Step) -> Outcome:
         """In a thread of Prefect's: a hit answers at once, all else goes to the pool."""
         remade = any(self.outcomes[n.address].how == "made" for n in step.call.needs if n.address in self.outcomes)
-        if step.status == "hit" and not remade:
+        if step.status == "hit" and not remade and self.plan.store.status(step.address):  # it may have gone since
             return Outcome(step.address, "hit")  # its notes were said at the start
         try:
             return self.pool.submit(step.call, replace(self.errand, refresh=step.refresh)).result()
@@ -243,7 +252,8 @@ def _worth_retrying(state: Any) -> bool:
 
 def _in_prefect(leader: Conductor) -> None:
     """Play a plan as a flow run that is named after the study."""
-    with using(leader.plan.store.home):
+    store = leader.plan.store
+    with using(store.home):
         from prefect import flow
         from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -252,7 +262,7 @@ def _in_prefect(leader: Conductor) -> None:
 
         @flow(name=study.flow, flow_run_name=study.name, task_runner=runner)
         def inquiry() -> str:
-            with under_way(leader.plan.store.home, study.name) as say:
+            with under_way(store.home, study.name, server_of(store.home)) as say:
                 leader.perform(say)
             return study.name
 

@@ -27,8 +27,8 @@ def database(home: Path) -> Path:
     return home / "prefect" / "prefect.db"
 
 
-def ended(home: Path, studies: Collection[str], before: float) -> list[Piece]:
-    """The flow runs that can go, with their tasks, logs and artifacts.
+def ended(home: Path, studies: Collection[str], before: float) -> tuple[list[Piece], str]:
+    """The flow runs that can go, with their tasks, logs and artifacts, and what a person should know.
 
     Args:
         home: the folder with all state.
@@ -36,15 +36,23 @@ def ended(home: Path, studies: Collection[str], before: float) -> list[Piece]:
         before: seconds since the epoch; what has ended since then stays.
     """
     if os.environ.get("PREFECT_API_URL") or not database(home).exists():
-        return []
-    with closing(sqlite3.connect(f"{database(home).as_uri()}?mode=ro", uri=True)) as connection:
-        runs = connection.execute(f"{ENDED} ORDER BY end_time").fetchall()
+        return [], ""
+    try:
+        runs = _runs(database(home))
+    except sqlite3.Error as error:  # half-made by a server that was killed at its first start, say
+        return [], f"Prefect's flow runs stay: {database(home)} cannot be read ({error}); `rmpipe doctor` looks at it"
     newest = {name: key for key, name, _ in runs if name in studies}
-    return [
+    found = [
         Piece("Prefect", "flow runs", str(UUID(key)))
         for key, name, end in runs
         if newest.get(name) != key and end and _seconds(end) < before
     ]
+    return found, ""
+
+
+def _runs(file: Path) -> list[tuple[str, str, str | None]]:
+    with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as connection:
+        return connection.execute(f"{ENDED} ORDER BY end_time").fetchall()
 
 
 def _seconds(text: str) -> float:

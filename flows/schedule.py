@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import platform
 import signal
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from flows.server import using
-from rmpipe.config import StudyError, nearest
+from rmpipe.config import StudyError, digest, nearest
+from rmpipe.journal import Journal
+from rmpipe.lock import held
 
 TAG = "rmpipe"
+KIND = "schedules"
+"""Schedules that a process serves, in the journal."""
 POLL = 5.0
 """Seconds between two looks for a run that is due."""
 
@@ -63,14 +70,13 @@ class Schedule:
             remedy = 'five fields, as in --cron "0 3 * * *", and a time zone such as Europe/Berlin'
             raise StudyError(f"{self.cron or self.every}, {zone}: {said}; give {remedy}") from error
 
-    def deployment(self) -> Any:
-        """As Prefect registers it: workers import our flow by its name, wherever we are installed."""
+    def deployment(self, home: Path) -> Any:
+        """As Prefect registers it for a pool: workers import our flow by its name, wherever we are installed."""
         from prefect.deployments.runner import EntrypointType
 
-        timing = {"schedule": self.timing()}
         return _flow(self.question).to_deployment(
-            self.name, **timing, parameters=self.parameters, tags=[TAG], work_pool_name=self.pool,
-            job_variables={"env": {"RMPIPE_HOME": os.environ["RMPIPE_HOME"]}} if self.pool else None,
+            self.name, schedule=self.timing(), parameters=self.parameters, tags=[TAG, owner(home)],
+            work_pool_name=self.pool, job_variables={"env": {"RMPIPE_HOME": str(home)}},
             entrypoint_type=EntrypointType.MODULE_PATH,
         )  # fmt: skip
 
@@ -93,6 +99,26 @@ class Listed:
         return asdict(self)
 
 
+def owner(home: Path) -> str:
+    """The tag of a store's schedules: a server may have those of several."""
+    return f"store-{digest([platform.node(), str(home)])}"
+
+
+def _check_free(home: Path, schedule: Schedule) -> None:
+    """Refuse a name that another store's schedule has at this server, or that a process serves."""
+    for item in _deployments():
+        if item.name == schedule.name and owner(home) not in item.tags:
+            raise StudyError(f"{schedule.name}: another store has a schedule of this name; say --name")
+    if held(_serving(home, schedule.name)):
+        told = json.loads(_serving(home, schedule.name).read_text())
+        raise StudyError(f"{schedule.name}: process {told['pid']} serves it; end that first, or say --name")
+
+
+def _serving(home: Path, name: str) -> Path:
+    """The file of the journal that is held while a schedule is served."""
+    return home / "journal" / KIND / f"{digest(name)}.json"
+
+
 def _flow(question: str) -> Any:
     from flows import scheduled
 
@@ -107,14 +133,14 @@ def register(home: Path, schedule: Schedule) -> None:
     """
     from prefect.client.orchestration import get_client
 
-    os.environ["RMPIPE_HOME"] = str(home)
     with using(home):
+        _check_free(home, schedule)
         with get_client(sync_client=True) as client:
             known = [pool.name for pool in client.read_work_pools()]
         if schedule.pool not in known:
             near = nearest(str(schedule.pool), known)
             raise StudyError(f"--pool {schedule.pool}: no such work pool; {near}; or: prefect work-pool create")
-        schedule.deployment().apply()
+        schedule.deployment(home).apply()
 
 
 def serve(home: Path, schedules: list[Schedule]) -> None:
@@ -123,16 +149,20 @@ def serve(home: Path, schedules: list[Schedule]) -> None:
 
     os.environ["RMPIPE_HOME"] = str(home)  # the runs are processes of their own
     runner = Runner(name="rmpipe", limit=1, pause_on_shutdown=True, query_seconds=POLL)
+    with ExitStack() as stack:
+        for schedule in schedules:
+            _check_free(home, schedule)
+            told = {"pid": os.getpid(), "study": schedule.name}
+            stack.enter_context(Journal(home).under_way(KIND, _serving(home, schedule.name).stem, told))
+        asyncio.run(_until_told(home, runner, schedules))
 
-    asyncio.run(_until_told(runner, schedules))
 
-
-async def _until_told(runner: Any, schedules: list[Schedule]) -> None:
+async def _until_told(home: Path, runner: Any, schedules: list[Schedule]) -> None:
     """Serve until SIGINT or SIGTERM; then the run under way is ended in order, which the runner itself would not do."""
     for schedule in schedules:
         await runner.aadd_flow(
             _flow(schedule.question), schedule.name, schedule=schedule.timing(),
-            parameters=schedule.parameters, tags=[TAG], paused=False,
+            parameters=schedule.parameters, tags=[TAG, owner(home)], paused=False,
         )  # fmt: skip
     serving, told = asyncio.create_task(runner.start()), asyncio.Event()
     while not (runner.started or serving.done()):
@@ -148,13 +178,13 @@ async def _until_told(runner: Any, schedules: list[Schedule]) -> None:
 def registered(home: Path) -> list[Schedule]:
     """The schedules of a store that a process of ours served before; those of work pools are their workers'."""
     with using(home):
-        return [_read(item) for item in _deployments() if not item.work_pool_name]
+        return [_read(item) for item in _deployments() if owner(home) in item.tags and not item.work_pool_name]
 
 
 def listed(home: Path) -> list[Listed]:
     """Every schedule, with its next run and what became of its last."""
     with using(home):
-        return [_listed(item) for item in _deployments()]
+        return [_listed(item, home) for item in _deployments()]
 
 
 def remove(home: Path, name: str) -> None:
@@ -191,14 +221,22 @@ def _read(item: Any) -> Schedule:
     return Schedule(item.name, question, item.parameters, **told, timezone=zone, pool=item.work_pool_name)
 
 
-def _listed(item: Any) -> Listed:
+def _state(item: Any, home: Path) -> str:
+    if item.work_pool_name:
+        return f"pool {item.work_pool_name}"
+    if owner(home) not in item.tags:
+        return "another store's"
+    return "served" if held(_serving(home, item.name)) else "not served"
+
+
+def _listed(item: Any, home: Path) -> Listed:
     schedule = _read(item)
     when = f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}"
-    state = f"pool {schedule.pool}" if schedule.pool else ("not served" if item.paused else "served")
+    state = _state(item, home)
     ahead = _runs(item, ("SCHEDULED",), "EXPECTED_START_TIME_ASC", after=datetime.now().astimezone())
     past = _runs(item, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RUNNING"), "EXPECTED_START_TIME_DESC")
     told: dict[str, str] = {}
-    if ahead and not item.paused:
+    if ahead and state != "not served":
         told["next"] = _clock(ahead[0].expected_start_time)
     if past:
         told["last"] = f"{past[0].state_name} {_clock(past[0].start_time or past[0].expected_start_time)}"

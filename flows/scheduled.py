@@ -13,9 +13,11 @@ from prefect import flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
+from flows.artifacts import leave_artifacts
 from flows.conduct import Manner, conductor
 from flows.inquiry import inquire
-from flows.runs import leave_artifacts, supersede, under_way
+from flows.runs import supersede, under_way
+from flows.server import server_of
 
 
 def _name() -> str:
@@ -47,7 +49,10 @@ def teach(
 
     store = Store()
     os.environ["RMPIPE_TASK"] = f"a scheduled run of {study}"
-    with under_way(store.home, study) as say, store.lock("schedule", waiting=lambda holder: say(_waiting(holder))):
+    with (
+        under_way(store.home, study, server_of(store.home)) as say,
+        store.lock("schedule", waiting=lambda holder: say(_waiting(holder))),
+    ):
         supersede()
         inquiry = inquire(study, changes or (), only=only or (), strict=strict)
         if not inquiry.plan.to_run:

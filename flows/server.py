@@ -16,15 +16,22 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from rmpipe.browser import LOOPBACK, PATIENCE, healthy
+from flows.progress import whisper
+from rmpipe.browser import LOOPBACK, PATIENCE, answers, healthy
 from rmpipe.lock import held
+from rmpipe.store import Store, StoreError, write_whole
 
 FIRST_PORT = 4200
+HARMLESS = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+"""For a report, which may have come from elsewhere: a page that runs nothing and asks nobody."""
+
+
+OWN = "the store's own"
 
 
 def settings(home: Path) -> dict[str, str]:
@@ -55,21 +62,35 @@ def using(home: Path) -> Iterator[str]:
     Raises:
         RuntimeError: the server did not come up; the end of its log is in the message.
     """
-    for name, value in settings(home).items():
-        os.environ.setdefault(name, value)
+    configure(home)
     with ExitStack() as stack:
-        url = os.environ.get("PREFECT_API_URL") or stack.enter_context(_own(home))
+        theirs = os.environ.get("PREFECT_API_URL")
+        if theirs and not answers(f"{theirs}/health"):
+            raise RuntimeError(f"PREFECT_API_URL: no server answers at {theirs}; start it, or unset the variable")
+        url = theirs or stack.enter_context(_own(home))
         from flows.runs import close_abandoned
 
-        close_abandoned(home)
+        close_abandoned(home, server_of(home))
         yield url
+
+
+def configure(home: Path) -> None:
+    """Before Prefect is imported: what it reads then, unless the user has set it."""
+    for name, value in settings(home).items():
+        os.environ.setdefault(name, value)
+
+
+def server_of(home: Path) -> str:
+    """Which server this process talks to: the store's own, whose port is another each time, or an address."""
+    url = os.environ.get("PREFECT_API_URL", "")
+    return OWN if url == Place(home).url() else url
 
 
 @contextmanager
 def _own(home: Path) -> Iterator[str]:
     """The store's server, started unless it runs, and ended if nobody else uses it."""
     place = Place(home)
-    with place.only_one(), ExitStack() as stack:
+    with place.only_one(_say_who), ExitStack() as stack:
         users = stack.enter_context(place.users.open("w"))
         fcntl.flock(users, fcntl.LOCK_SH)
         fresh = not held(place.alive)
@@ -90,10 +111,14 @@ def _own(home: Path) -> Iterator[str]:
     finally:
         _send_the_rest()
         os.environ.pop("PREFECT_API_URL", None)
-        with place.only_one():
+        with place.only_one(_say_who):
             users.close()
             if place.unused():
                 place.end()
+
+
+def _say_who(holder: dict[str, Any]) -> None:
+    whisper(f"waiting for process {holder['pid']}, which starts or ends Prefect's server since {holder['since']}")
 
 
 def _send_the_rest() -> None:
@@ -159,12 +184,9 @@ class Place:
         self.said, self.alive, self.users = (self.folder / f"server.{end}" for end in ("json", "lock", "users"))
         self.log = home / "logs" / "prefect-server.log"
 
-    @contextmanager
-    def only_one(self) -> Iterator[None]:
-        """One process at a time starts or ends the server."""
-        with (self.home / "prefect.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+    def only_one(self, waiting: Callable[[dict[str, Any]], None]) -> AbstractContextManager[None]:
+        """One process at a time starts or ends the server; `waiting` is told who does."""
+        return Store(self.home).lock("prefect", waiting)
 
     def told(self) -> dict[str, Any] | None:
         """{"pid", "port", "since"} of a server that lives; None when there is none, whatever one that died has left."""
@@ -214,7 +236,7 @@ def main(home: Path) -> None:
         server = _server(home, door.getsockname()[1])
         threading.Thread(target=_end_when_unused, args=(place, server), daemon=True).start()
         told = {"pid": os.getpid(), "port": door.getsockname()[1], "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        place.said.write_text(json.dumps(told))
+        write_whole(place.said, json.dumps(told))
         server.run(sockets=[door])
 
 
@@ -255,7 +277,7 @@ def _at_home(here: list[str]) -> Any:
 
     async def add(request: Any, call_next: Any) -> Any:
         response = await call_next(request)
-        response.headers["Content-Security-Policy"] = f"connect-src 'self' {asked}"
+        response.headers.setdefault("Content-Security-Policy", f"connect-src 'self' {asked}")
         return response
 
     return add
@@ -272,17 +294,27 @@ def _report_of(home: Path) -> Any:
         page = home / "store" / "report" / code / "report.html"
         if not code.isalnum() or not page.is_file():
             raise HTTPException(404, f"report/{code} is not in this store")
-        return FileResponse(page)
+        return FileResponse(page, headers={"Content-Security-Policy": HARMLESS})
 
     return report
+
+
+class _BusyError(Exception):
+    """Somebody starts or ends the server."""
+
+
+def _leave(holder: dict[str, Any]) -> None:
+    raise _BusyError
 
 
 def _end_when_unused(place: Place, server: Any) -> None:
     while not server.should_exit:
         time.sleep(1)
-        with suppress(BlockingIOError), (place.home / "prefect.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held while somebody starts us or lets go
-            server.should_exit = server.should_exit or place.unused()
+        try:
+            with suppress(_BusyError), place.only_one(_leave):
+                server.should_exit = server.should_exit or place.unused()
+        except (OSError, StoreError):  # the home is gone
+            server.should_exit = True
 
 
 if __name__ == "__main__":

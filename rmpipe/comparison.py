@@ -1,7 +1,8 @@
 """Two artifacts of one stage, or two rankings, side by side: what came out differently, B less A throughout.
 
-A difference has an interval where one can be had: paired over the seeds that both have, else over the prompts of one
-seed, else between seeds that are not the same; where none can be had, it is said why.
+A difference is that of the two values beside it. It has an interval where one can be had: paired over the seeds that
+both have, two or more; over the prompts of one seed, where each has that one alone; else between seeds that are not
+paired. Where none can be had, it is said why.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from rmpipe.ancestry import Cell, cells
 from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, open_artifact
 from rmpipe.config import StudyError
 from rmpipe.contrast import GAINS
-from rmpipe.interval import Estimate, clustered, paired_t
+from rmpipe.interval import Estimate, clustered, paired_t, t_interval
 from rmpipe.ranking import KEYS
 from rmpipe.text import readable
 from rmpipe.verdict import COLUMNS
@@ -223,7 +224,7 @@ def _numbers(
         mine, other = ({seed: cell[stage] for seed, cell in side.items()} for side in (made, others))
         if not _same(mine, other) and (a.get(name) or b.get(name)):
             first, second = (Estimate.of(row[name]) if row.get(name) else None for row in (a, b))
-            found.append(Number(name, first, second, *_over_seeds(name, mine, other)))
+            found.append(_number(name, first, second, mine, other))
     return found
 
 
@@ -233,24 +234,43 @@ def _same(a: dict[int, Artifact], b: dict[int, Artifact]) -> bool:
     return bool(shared) and all(a[seed].address == b[seed].address for seed in shared)
 
 
-def _over_seeds(name: str, a: dict[int, Artifact], b: dict[int, Artifact]) -> tuple[Estimate, str]:
-    """The difference of a number paired over seeds; over the prompts of one; or between seeds that are unlike."""
+def _number(
+    name: str, first: Estimate | None, second: Estimate | None, a: dict[int, Artifact], b: dict[int, Artifact]
+) -> Number:
+    """A number of two rows, and their difference, all three over the same seeds."""
     mine, other = _by_seed(name, a), _by_seed(name, b)
     shared = [seed for seed in mine if seed in other]
-    some = "; A and B are over all of theirs" if len(shared) < max(len(mine), len(other)) else ""
     if len(shared) > 1:
-        found = paired_t([other[seed] for seed in shared], [mine[seed] for seed in shared])
-        return found, f"paired over {len(shared)} seeds{' that both have' if some else ''}{some}"
-    if shared:
+        mine, other = ({seed: side[seed] for seed in shared} for side in (mine, other))
+        difference, how = paired_t(list(other.values()), list(mine.values())), f"paired over {len(shared)} seeds"
+        if len(shared) < max(len(a), len(b)):
+            how += " that both have, and A and B are over these alone; ranks are over all seeds of each"
+    elif shared and len(mine) == len(other) == 1:
         one, another = (samples(open_artifact(side[shared[0]].address, side[shared[0]].home)) for side in (a, b))
         ends = ({name: Estimate(side[shared[0]])} for side in (mine, other))
         difference, how = _over_units(name, one, another, *ends)
-        return difference, how + some
-    if not mine or not other:
+    else:
+        difference, how = _between_seeds(mine, other)
+    return Number(name, _over(mine, first), _over(other, second), difference, how)
+
+
+def _over(values: dict[int, float], told: Estimate | None) -> Estimate | None:
+    """The mean over seeds; of one seed what the ranking told of it, whose interval is over prompts."""
+    if not values:
+        return told
+    found = t_interval(list(values.values()))
+    alone = told and len(values) == 1 and math.isclose(told.value, found.value, rel_tol=1e-6, abs_tol=1e-9)
+    return told if alone else found
+
+
+def _between_seeds(a: dict[int, float], b: dict[int, float]) -> tuple[Estimate, str]:
+    """The difference over all seeds of each, fewer than two of which are of both."""
+    if not a or not b:
         return Estimate(math.nan), "no interval: its numbers, seed by seed, are not known of both"
-    if min(len(mine), len(other)) > 1:
-        return _unpaired(list(mine.values()), list(other.values())), f"unpaired, {len(mine)} and {len(other)} seeds"
-    value = float(np.mean(list(other.values())) - np.mean(list(mine.values())))
+    if min(len(a), len(b)) > 1:
+        one = ", one of them the same" if a.keys() & b.keys() else ""
+        return _unpaired(list(a.values()), list(b.values())), f"unpaired, {len(a)} and {len(b)} seeds{one}"
+    value = float(np.mean(list(b.values())) - np.mean(list(a.values())))
     return Estimate(value), "no interval: unlike seeds, and but one of A or B"
 
 
@@ -265,7 +285,7 @@ def _by_seed(name: str, artifacts: dict[int, Artifact]) -> dict[int, float]:
 
 
 def _unpaired(a: list[float], b: list[float]) -> Estimate:
-    """B less A over seeds that are not the same, by Welch's interval."""
+    """B less A over seeds that are not paired, by Welch's interval."""
     from scipy.stats import ttest_ind
 
     value = float(np.mean(b) - np.mean(a))

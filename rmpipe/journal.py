@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -185,14 +185,22 @@ class Journal:
                 if not isinstance(sys.exception(), GeneratorExit):  # that is forgotten, not ended
                     file.unlink(missing_ok=True)
 
-    def abandoned(self, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    def abandoned(
+        self, kind: str, ours: Callable[[dict[str, Any]], bool] = lambda told: True
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         """Take what processes that died left under way: (name, told) each, given to one process at a time.
 
         It is out of the journal when the next is asked for; until then it is there for a later process, should closing
         it fail.
+
+        Args:
+            kind: as `under_way` had it.
+            ours: whether we can close what tells this; else it is left to who can.
         """
         for file in sorted((self.home / "journal" / kind).glob("[!.]*.json")):
             with _held(file) as told:
+                if told and not ours(told):
+                    continue
                 if told:
                     yield file.stem, told
                 if told is not None:

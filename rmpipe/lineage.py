@@ -75,6 +75,8 @@ class Ledger:
                     self._remove(client, empty.experiment_id)
         except (MlflowException, SQLAlchemyError) as error:
             remedy = "mend MLFLOW_TRACKING_URI, or move a broken database away and a new one is made"
+            if "out-of-date" in str(error):
+                remedy = "keep a copy of it, then: mlflow db upgrade " + self.uri
             raise RuntimeError(f"MLflow cannot use {self.uri}: {first_line(error)}; {remedy}") from error
         return client
 
@@ -327,10 +329,14 @@ class Ledger:
         from mlflow.exceptions import MlflowException
 
         for run_id, told in self.journal.abandoned(STUDIES):
-            with suppress(MlflowException):
+            try:
                 self.client.set_tag(run_id, card.NOTE, card.KILLED)
                 self.client.set_tag(run_id, "mlflow.runName", f"{told['study']} · killed")
                 self.client.set_terminated(run_id, "KILLED")
+            except MlflowException as error:
+                if error.get_http_status_code() >= 500:  # a busy database: the journal keeps it for the next who looks
+                    LOG.warning("the run of %s, whose process died, was not closed: %s", told["study"], error)
+                    return
 
     def _enter(self, told: dict[str, Any]) -> None:
         at = told["time"]

@@ -47,7 +47,7 @@ def _sign(file: IO[str]) -> None:
     """Write into a file who holds it, for those who wait."""
     command = os.environ.get("RMPIPE_TASK", "")
     file.truncate(0)
-    file.write(json.dumps({"pid": os.getpid(), "since": time.strftime("%H:%M:%S"), "command": command}))
+    file.write(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S"), "command": command}))
     file.flush()
 
 

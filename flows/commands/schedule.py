@@ -29,6 +29,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--pool", help="leave it to the workers of this work pool, instead of serving it here")
     parser.add_argument("--strict", action="store_true", help="take no hit whose code or inputs have changed")
     how_it_is_run(parser)
+    parser.set_defaults(jobs=None)  # as many as the machine has on which it runs
     speaks_json(parser)
 
 
@@ -72,6 +73,10 @@ def _asked(options: Namespace) -> Schedule:
     """The schedule that the options ask for; its study is read and planned now, so that a fault is told now."""
     from flows.inquiry import STUDIES, find_study, inquire
     from flows.schedule import Schedule
+    from flows.server import configure
+    from rmpipe.store import Store
+
+    configure(Store().home)
 
     file = find_study(options.study)
     study = inquire(options.study, options.set, only=options.only, strict=options.strict).study

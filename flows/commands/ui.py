@@ -17,7 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def command(options: Namespace) -> int:
     """Serve both until Ctrl-C; what MLFLOW_TRACKING_URI or PREFECT_API_URL names is served by others, and only told."""
-    from flows.server import using
+    from flows.server import Place, using
     from rmpipe.lineage import Ledger
     from rmpipe.store import Store
 
@@ -31,6 +31,8 @@ def command(options: Namespace) -> int:
             print("Ctrl-C ends what was started here", flush=True)
             while True:
                 pages.check()
+                if not (theirs or Place(home).told()):
+                    raise RuntimeError(f"Prefect's server has ended; what it said is in {Place(home).log}")
                 time.sleep(0.5)
     except KeyboardInterrupt:
         return DONE

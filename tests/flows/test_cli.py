@@ -416,3 +416,16 @@ def test_why_still_tells_of_an_artifact_whose_parent_is_gone(another):
     another.remove(gone)
     text = another.rmpipe("why", another.address("finetune", policy="weak")).output.read_text()
     assert f"from base: {gone}" in text
+
+
+@pytest.mark.parametrize(("told", "words"), [("--version", "rmpipe "), ("--print-completion=bash", "complete -o")])
+def test_what_is_asked_of_rmpipe_itself_is_printed_where_a_shell_reads_it(capsys, told, words):
+    with pytest.raises(SystemExit) as ended:
+        main([told])
+    out, err = capsys.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    assert words in out
+
+
+def test_a_dry_run_is_a_plan(say):
+    assert say("run", "tiny.toml", "-n", "--json") == say("plan", "tiny.toml", "--json")

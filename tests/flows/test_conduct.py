@@ -307,7 +307,7 @@ def test_of_two_runs_at_once_the_waiter_says_for_whom_and_since_when(pair):
     (line,) = [line for line in waiter.said().splitlines() if f"waiting for {address}" in line]
     who = f"process {held['pid']} (rmpipe run tiny)"
     assert line == f"waiting for {address}: {who} has been making it since {held['since']}"
-    datetime.strptime(held["since"], "%H:%M:%S")
+    datetime.strptime(held["since"], "%Y-%m-%d %H:%M:%S")
     assert any(address in line and "made by another process" in line for line in waiter.said().splitlines())
 
 

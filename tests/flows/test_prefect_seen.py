@@ -26,7 +26,7 @@ def seen(tiny, places, chromium, until):
     killed.ended()
     (place.folder / "court.py").write_text(JUDGE)
     kind = 'reward_models.bad={kind="truth", function="court:judge"}'
-    place.rmpipe("run", "tiny.toml", "--set", kind, "--set", 'name="failing"', code=1)
+    failing = place.rmpipe("run", "tiny.toml", "--set", kind, "--set", 'name="failing"', "--keep-going", code=1)
     place.rmpipe("run", "tiny.toml", "--refresh", "report")
     ui = place.start("ui", "--port", "5400")
     text = until(lambda: "Ctrl-C" in (said := ui.output.read_text()) and said, "the pages", 240, 0.2)
@@ -36,7 +36,7 @@ def seen(tiny, places, chromium, until):
     page.set_default_timeout(30_000)
     page.asked = []
     page.on("request", lambda request: page.asked.append(request.url))
-    page.base, page.place = base, place
+    page.base, page.place, page.failing = base, place, failing.said()
     yield page
     context.close()
     ui.signal(signal.SIGINT)
@@ -63,6 +63,11 @@ def test_a_failure_says_why_in_words_a_person_reads(seen):
     expect(
         seen.get_by_text(re.compile("score .*bad · seed 1.*the judge has no budget left; top it up")).first
     ).to_be_visible()
+
+
+def test_a_run_that_keeps_going_says_how_much_failed_and_how_much_was_left_out(seen):
+    left = "(2 more failed, 6 that need what failed were not run, the rest is made)"
+    assert left in seen.failing.splitlines()[-1]
 
 
 def test_a_run_that_was_killed_is_no_longer_running(seen):

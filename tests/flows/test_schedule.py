@@ -29,6 +29,13 @@ def rows(tiny) -> list[str]:
     return [json.dumps(row) + "\n" for row in table[["prompt", "chosen", "rejected"]].to_dict("records")]
 
 
+def replace(file, lines: list[str]) -> None:
+    """In one step: a run may read it at any moment."""
+    part = file.with_suffix(".part")
+    part.write_text("".join(lines))
+    part.replace(file)
+
+
 def flow_runs(home) -> list[dict[str, Any]]:
     """Prefect's flow runs that were scheduled and have begun, in their order, each with what it says."""
     query = """SELECT run.id, run.state_name AS state, state.message AS said, deployment.name AS schedule, run.end_time
@@ -79,20 +86,20 @@ def served(tiny, places, until):
     seen = {"made": until(lambda: came("4 of 4 stages ran"), "a run", 240, 0.2)}
     seen["records"] = set(place.records())
     seen["nothing"] = until(lambda: came("nothing had to run"), "a second run", 120, 0.2)
-    pairs.write_text("".join(every))
+    replace(pairs, every)
     seen["grown"] = until(
         lambda: came("of 4 stages ran") not in (None, seen["made"]) and came("of 4"), "new rows", 120, 0.2
     )
     seen["after"] = place.records()
-    with pairs.open("a") as file:
-        file.write(BAD)
+    replace(pairs, [*every, BAD])
     seen["failed"] = until(lambda: came("pairs.jsonl"), "a failure", 120, 0.2)
     seen["verified"] = place.rmpipe("verify").output.read_text()
-    pairs.write_text("".join(every))
+    replace(pairs, every)
     with Store(place.home).lock("schedule"):
         second = place.start("schedule", *what, "--name", "other")
         query = "SELECT message FROM log WHERE message LIKE 'waiting for %'"
         seen["waiting"] = until(lambda: asked(place.home, query), "one that waits", 120, 0.2)
+        seen["taken"] = place.rmpipe("schedule", *what, code=2).said()
     seen["second"] = until(lambda: came("nothing had to run", "other"), "the second schedule", 120, 0.2)
     place.serving = [first, second]
     place.listed = json.loads(place.rmpipe("schedule", "--list", "--json").output.read_text())["schedules"]
@@ -143,6 +150,12 @@ def test_the_list_tells_what_is_scheduled_and_what_became_of_it(served):
         ("other", "every 0:00:08", "served"), ("tiny", "every 0:00:08", "served"),
     ]  # fmt: skip
     assert all(item["study"] == str(place.file) and item["next"] for item in place.listed)
+
+
+def test_a_schedule_that_is_served_is_not_served_twice(served):
+    _, seen = served
+    assert "tiny: process " in seen["taken"]
+    assert "serves it; end that first, or say --name" in seen["taken"]
 
 
 def test_ctrl_c_ends_them_pauses_the_schedules_and_leaves_nothing(served):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import http.server
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -86,6 +88,39 @@ def test_it_serves_pages_and_answers_nobody_who_calls_it_by_another_name(told):
 
 def test_a_report_that_is_not_there_is_not_found_and_no_other_file_is_given(told):
     assert told["pages"]["/report/0123456789ab"] == told["pages"]["/report/.."] == 404
+
+
+def test_a_new_server_is_not_taken_for_whoever_has_the_port_of_one_that_died(places):
+    place = places()
+    stranger = http.server.HTTPServer(("127.0.0.1", 0), Anybody)
+    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    there = Place(place.home)
+    there.said.write_text(json.dumps({"pid": 1, "port": stranger.server_port, "since": ""}))
+    user = User(place)
+    assert urlsplit(user.api()).port != stranger.server_port
+    user.stop()
+    stranger.shutdown()
+    assert place.processes() == []
+
+
+class Anybody(http.server.BaseHTTPRequestHandler):
+    """A server that has an answer to everything."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_is_named_and_does_not_answer_is_said(places):
+    place = places()
+    environment = place.environment() | {"PREFECT_API_URL": "http://127.0.0.1:9/api"}
+    command = [sys.executable, "-m", "flows.cli", "schedule", "--list"]
+    run = subprocess.run(command, cwd=place.folder, env=environment, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert "PREFECT_API_URL: no server answers at http://127.0.0.1:9/api" in run.stderr
 
 
 def test_what_a_server_that_died_has_left_is_not_taken_for_one(tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rmpipe import ranking
 from rmpipe.artifact import Policy, Preferences, Ranking, open_artifact
 from rmpipe.comparison import Number, claims, numbers, rows, samples
 from rmpipe.config import StudyError
-from rmpipe.interval import Estimate, bootstrap, paired_t
+from rmpipe.interval import Estimate, bootstrap, paired_t, t_interval
 
 PROMPTS = [f"prompt {number}" for number in range(40)]
 
@@ -142,13 +143,50 @@ def test_studies_on_the_same_seeds_are_paired_by_seed(tmp_path):
     assert (only_a, only_b) == ([], [])
 
 
-def test_seeds_that_only_one_study_has_are_left_out_of_the_pairs_and_that_is_said(tmp_path):
+def test_seeds_that_only_one_study_has_are_left_out_of_a_b_and_the_pairs_and_that_is_said(tmp_path):
     a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.5, 3: 0.9}})
     b = ranked(tmp_path, "b", {"off": {1: 0.2, 2: 0.62, 4: 9.0}})
     ((row,), _, _) = rows(a, b)
     gain = named(row.numbers, "truth_gain")
     assert gain.difference.json() == pytest.approx(paired_t([0.2, 0.62], [0.1, 0.5]).json())
-    assert gain.how == "paired over 2 seeds that both have; A and B are over all of theirs"
+    assert gain.a.json() == pytest.approx(t_interval([0.1, 0.5]).json())
+    assert gain.b.json() == pytest.approx(t_interval([0.2, 0.62]).json())
+    assert gain.how.startswith("paired over 2 seeds that both have, and A and B are over these alone")
+
+
+def test_one_shared_seed_among_others_is_no_pair_and_no_other_seed_is_dropped(tmp_path):
+    left, right = [0.8, 0.6, 0.1], [0.395, 0.4, 0.405]
+    a = ranked(tmp_path, "a", {"off": dict(zip((1, 2, 3), left, strict=True))})
+    b = ranked(tmp_path, "b", {"off": dict(zip((3, 4, 5), right, strict=True))})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    # On seed 3 alone B is ahead by 0.295, surely so over its prompts; over all seeds it is behind, and not surely.
+    assert (gain.a.value, gain.b.value) == pytest.approx((0.5, 0.4))
+    assert gain.difference.value == pytest.approx(-0.1)
+    assert gain.difference.high - gain.difference.low == pytest.approx(1.79, abs=0.01)
+    assert gain.apart is False
+    assert gain.how == "unpaired, 3 and 3 seeds, one of them the same"
+
+
+def test_one_seed_against_more_with_that_one_among_them_is_over_all_and_has_no_interval(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1}})
+    b = ranked(tmp_path, "b", {"off": {1: 0.2, 2: 0.6}})
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert gain.a == Estimate.of(a.answer()["rows"][0]["truth_gain"])
+    assert gain.difference.value == pytest.approx(0.3)
+    assert gain.apart is None
+    assert gain.how.startswith("no interval: unlike seeds")
+
+
+def test_a_seed_whose_record_is_gone_is_left_out_of_all_three(tmp_path):
+    a = ranked(tmp_path, "a", {"off": {1: 0.1, 2: 0.5, 3: 0.9}})
+    b = ranked(tmp_path, "b", {"off": {4: 1.0, 5: 1.2}})
+    shutil.rmtree(tmp_path / "store" / "align" / "off30.90")
+    ((row,), _, _) = rows(a, b)
+    gain = named(row.numbers, "truth_gain")
+    assert (gain.a.value, gain.b.value, gain.difference.value) == pytest.approx((0.3, 1.1, 0.8))
+    assert gain.how == "unpaired, 2 and 2 seeds"
 
 
 def test_one_shared_seed_is_compared_over_its_prompts(tmp_path):
