@@ -1,7 +1,7 @@
 """What a store can do without, and how many bytes that is.
 
-Kept is what a study asks for, what an alias of a registered version points at, and what is young, each with all that it
-was made from. The rest can go, if it is old enough. An artifact is as old as its folder, which says when it came into
+Kept is what a study asks for, what a registered version points at, and what is young, each with all that it was made
+from. The rest can go, if it is old enough. An artifact is as old as its folder, which says when it came into
 this store; its record's `created` would call what was imported yesterday old. All else is as old as its newest file.
 """
 
@@ -53,33 +53,33 @@ class Kept:
     """The addresses that stay, by reason."""
 
     studies: frozenset[str]
-    aliases: frozenset[str]
+    registered: frozenset[str]
     young: frozenset[str]
 
     @property
     def all(self) -> frozenset[str]:
         """Every address that stays."""
-        return self.studies | self.aliases | self.young
+        return self.studies | self.registered | self.young
 
     def counts(self, store: Store) -> dict[str, int]:
         """How many artifacts of the store each reason keeps that none before it does."""
         there = set(store.all())
-        alone = {"studies": self.studies, "aliases": self.aliases - self.studies}
-        alone["young"] = self.young - self.aliases - self.studies
+        alone = {"studies": self.studies, "registered": self.registered - self.studies}
+        alone["young"] = self.young - self.registered - self.studies
         return {reason: len(addresses & there) for reason, addresses in alone.items()}
 
 
-def keep(store: Store, studies: Iterable[str], aliases: Iterable[str], before: float) -> Kept:
+def keep(store: Store, studies: Iterable[str], registered: Iterable[str], before: float) -> Kept:
     """What stays.
 
     Args:
         store: where artifacts lie.
         studies: all addresses of the studies to keep.
-        aliases: the addresses that registered versions with an alias point at.
+        registered: the addresses that registered versions point at.
         before: seconds since the epoch; what was made since then stays.
     """
     young = [address for address in store.all() if store.folder(address).stat().st_mtime >= before]
-    return Kept(*(reached(store, roots) for roots in (studies, aliases, young)))
+    return Kept(*(reached(store, roots) for roots in (studies, registered, young)))
 
 
 def reached(store: Store, roots: Iterable[str]) -> frozenset[str]:
@@ -158,9 +158,12 @@ def _lives(process: str) -> bool:
 
 
 def under_way(home: Path) -> list[str]:
-    """Who works on a store: the holder of each lock of an address, and each journal file that its process holds."""
+    """Who works on a store: the holder of each lock of an address, and each journal file that its process holds.
+
+    Who only serves a schedule does not: its runs do, when they come.
+    """
     files = sorted([*(home / "locks").glob("*-*.lock"), *(home / "journal").glob("*/[!.]*.json")])
-    return [_holder(file) for file in files if held(file)]
+    return [_holder(file) for file in files if file.parent.name != "schedules" and held(file)]
 
 
 def _holder(file: Path) -> str:

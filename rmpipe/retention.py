@@ -1,33 +1,46 @@
-"""How long MLflow remembers: what aliases point at, which rows can go, and their end.
+"""How long MLflow remembers: what registered versions point at, which rows can go, and their end.
 
-A row stays as long as the address it is about. An invocation of a study stays while a run that it made stays. What
-MLflow deletes is only hidden at first; `mlflow gc` then ends rows and files, and with them the models and experiments
-that a person has deleted in MLflow. Of data sets it keeps the names. A database that others may share is only read.
+A row stays as long as the address it is about. An invocation of a study stays while a run that it made stays. What ends
+is gone for good, with its files; what a person has deleted in MLflow stays in its trash. Of data sets MLflow keeps the
+names. A database that others may share is only read.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
+import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
+from rmpipe.config import first_line
 from rmpipe.garbage import Piece, weight
 from rmpipe.journal import MODELS
-from rmpipe.lineage import QUIET, Ledger
+from rmpipe.lineage import Ledger
 
 KIND = "MLflow"
 ALL = 3  # ViewType.ALL: deleted rows are only hidden, and one of ours that is hidden has yet to end
 AUTOMATIC = re.compile(r"seed-\d+")
 """The alias that the newest version of each seed has, without anybody's asking."""
-AT_ONCE = 1000
-"""Ids in one command line."""
+COPIED = re.compile(r"models:/[^/]+/.+")
+"""The source of a version that a person has copied from another: it has the tags of that one."""
+TAG = "rmpipe.address"
+
+
+@contextmanager
+def _in_a_sentence() -> Iterator[None]:
+    """Let a person read what MLflow refuses, and what to do about it."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("mlflow."):  # the class itself is imported by the lineage alone
+            raise
+        remedy = "what has not gone stays, and the next `rmpipe tidy` goes on; `rmpipe doctor` looks at the database"
+        raise RuntimeError(f"MLflow refused: {first_line(error)}; {remedy}") from error
 
 
 def exists(ledger: Ledger) -> bool:
@@ -43,18 +56,21 @@ def _owns(ledger: Ledger) -> bool:
     return ledger.uri == f"sqlite:///{_file(ledger)}"
 
 
-def aliased(ledger: Ledger, *, automatic: bool = True) -> set[str]:
-    """The addresses of all registered versions that have an alias.
+@_in_a_sentence()
+def registered(ledger: Ledger, before: float, *, automatic: bool = True) -> set[str]:
+    """The addresses of all registered versions, but for those that go themselves once nothing else needs their address.
 
     Args:
         ledger: MLflow on a store.
+        before: seconds since the epoch; a version that was made since then stays.
         automatic: whether the alias counts that each newest version of a seed has, `seed-1`.
     """
-    client, found = ledger.client, set()
-    for model in _all(client.search_registered_models):
-        for number in _crowned(model, automatic):
-            found.add(_address(client.get_model_version(model.name, number), ledger))
-    return found - {""}
+    crowned = {model.name: _crowned(model, automatic) for model in _all(ledger.client.search_registered_models)}
+    found = set[str]()
+    for version in _all(ledger.client.search_model_versions):
+        if not _owns(ledger) or not _can_end(version, crowned[version.name], before):
+            found |= _about(version, ledger)
+    return found
 
 
 def _crowned(model: Any, automatic: bool) -> set[str]:
@@ -62,25 +78,55 @@ def _crowned(model: Any, automatic: bool) -> set[str]:
     return {str(number) for word, number in model.aliases.items() if automatic or not AUTOMATIC.fullmatch(word)}
 
 
-def _address(version: Any, ledger: Ledger) -> str:
-    """What a registered version is about: its tag says it, or its model's, or the place that it names."""
-    if "rmpipe.address" in version.tags:
-        return version.tags["rmpipe.address"]
-    if version.model_id:
-        return ledger.client.get_logged_model(version.model_id).tags.get("rmpipe.address", "")
-    place = _within(version.source or "", ledger.home / "store")
-    return "/".join(place.parts[:2]) if place else ""
+def _can_end(version: Any, crowned: set[str], before: float) -> bool:
+    """Whether a registered version is one of ours without an alias, and old enough; by hand a person makes others."""
+    ours = TAG in version.tags and not COPIED.fullmatch(version.source or "")
+    return ours and str(version.version) not in crowned and version.creation_timestamp < before * 1000
+
+
+def _about(version: Any, ledger: Ledger) -> set[str]:
+    """The addresses that a registered version is about: its tag, its run's, its model's, and the place that it names.
+
+    What a person registers has no tag of ours, but may have any of the rest.
+    """
+    if TAG in version.tags:
+        return {version.tags[TAG]}
+    client, source, found = ledger.client, version.source or "", set()
+    if version.run_id:
+        found.add(_found(lambda: client.get_run(version.run_id).data.tags.get(TAG)))
+    if COPIED.fullmatch(source):
+        source = _found(lambda: client.get_model_version_download_uri(version.name, version.version))
+    elif model_id := version.model_id or (source.startswith("models:/") and source.removeprefix("models:/")):
+        found.add(_found(lambda: client.get_logged_model(model_id).tags.get(TAG)))
+    if place := _within(source, ledger.home / "store"):
+        found.add("/".join(place.parts[:2]))
+    return found - {""}
+
+
+def _found(look: Callable[[], str | None]) -> str:
+    """What MLflow knows of something, or nothing where that is gone; any other refusal must not let anything go."""
+    try:
+        return look() or ""
+    except Exception as error:
+        if getattr(error, "error_code", "") != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return ""
 
 
 def _within(uri: str, folder: Path) -> Path | None:
-    """A place relative to a folder; None when it lies elsewhere."""
-    place = Path(unquote(urlparse(uri).path))
-    return place.relative_to(folder) if place.is_relative_to(folder) else None
+    """A place relative to a folder, by its name or by where links lead; None when it lies elsewhere."""
+    named = unquote(urlparse(uri).path)
+    for real in (os.path.abspath, os.path.realpath) if named else ():
+        place, base = Path(real(named)), Path(real(folder))
+        if place.is_relative_to(base):
+            return place.relative_to(base)
+    return None
 
 
 # -- what can go ------------------------------------------------------------------------------------------------------
 
 
+@_in_a_sentence()
 def rows(
     ledger: Ledger, kept: Collection[str], studies: Collection[str], before: float, *, automatic: bool = True
 ) -> tuple[list[Piece], str]:
@@ -91,7 +137,7 @@ def rows(
         kept: the addresses that stay.
         studies: names of studies whose newest invocation stays.
         before: seconds since the epoch; what began since then stays.
-        automatic: as `aliased` takes it.
+        automatic: as `registered` takes it.
 
     Returns:
         the rows with the bytes of their files, and what a person should know.
@@ -151,15 +197,10 @@ def _registered(ledger: Ledger, kept: Collection[str], before: float, automatic:
     for model in _all(ledger.client.search_registered_models):
         crowned = _crowned(model, automatic)
         mine = versions[model.name]
-        gone = [each for each in mine if str(each.version) not in crowned and _old(each, ledger, kept, before)]
-        yield from (Piece(KIND, "versions", f"{model.name}/{each.version}", 0, _address(each, ledger)) for each in gone)
+        gone = [each for each in mine if _can_end(each, crowned, before) and each.tags[TAG] not in kept]
+        yield from (Piece(KIND, "versions", f"{model.name}/{each.version}", 0, each.tags[TAG]) for each in gone)
         if len(gone) == len(mine) and _named_by_us(model.name) and model.creation_timestamp < before * 1000:
             yield Piece(KIND, "registered models", model.name)
-
-
-def _old(version: Any, ledger: Ledger, kept: Collection[str], before: float) -> bool:
-    ours = "rmpipe.address" in version.tags
-    return ours and _address(version, ledger) not in kept and version.creation_timestamp < before * 1000
 
 
 def _named_by_us(name: str) -> bool:
@@ -178,6 +219,7 @@ def _all(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:
 # -- going ------------------------------------------------------------------------------------------------------------
 
 
+@_in_a_sentence()
 def drop(ledger: Ledger, pieces: Iterable[Piece], *, automatic: bool = True) -> list[Piece]:
     """End rows for good; those that were.
 
@@ -187,21 +229,14 @@ def drop(ledger: Ledger, pieces: Iterable[Piece], *, automatic: bool = True) -> 
     Args:
         ledger: MLflow on a store.
         pieces: as `rows` gave them.
-        automatic: as `aliased` takes it.
+        automatic: as `registered` takes it.
     """
     by = defaultdict(list)
     for piece in pieces:
         by[piece.of].append(piece)
     ended = _drop_registered(ledger.client, by["versions"], by["registered models"], automatic)
-    for piece in by["models"]:
-        ledger.client.delete_logged_model(piece.name)
     runs = [*by["runs"], *by["invocations of studies"]]
-    places = [_hide(ledger.client, piece.name) for piece in runs]
-    for start in range(0, len(runs), AT_ONCE):
-        _end(ledger.uri, [piece.name for piece in runs[start : start + AT_ONCE]])
-    for place in places:  # `mlflow gc` takes what is in a run's folder, and leaves the folder
-        with suppress(OSError):
-            place.parent.rmdir()
+    _end(ledger, [piece.name for piece in by["models"]], [piece.name for piece in runs])
     return [*ended, *by["models"], *runs]
 
 
@@ -220,18 +255,26 @@ def _drop_registered(client: Any, versions: list[Piece], names: list[Piece], aut
     return ended
 
 
-def _hide(client: Any, run_id: str) -> Path:
-    """Delete a run as a person would in MLflow; where its files are."""
-    run = client.get_run(run_id)
-    if run.info.lifecycle_stage != "deleted":
-        client.delete_run(run_id)
-    return Path(unquote(urlparse(run.info.artifact_uri).path))
+def _end(ledger: Ledger, models: list[str], runs: list[str]) -> None:
+    """End logged models and runs for good, each after its files: one of which only the files are gone is found again.
+
+    Only MLflow's store itself can do it. What MLflow offers for it, `mlflow gc`, and the store's methods behind that
+    are the same, but the command also ends all experiments and logged models in a person's trash.
+    """
+    store = ledger.client._tracking_client.store
+    for key in models:
+        _clear(store.get_logged_model(key, allow_deleted=True).artifact_location, key, ledger.home)
+        store._hard_delete_logged_model(key)
+    for key in runs:
+        _clear(store.get_run(key).info.artifact_uri, key, ledger.home)
+        store._hard_delete_run(key)
 
 
-def _end(uri: str, run_ids: list[str]) -> None:
-    command = [sys.executable, "-m", "mlflow", "gc", "--backend-store-uri", uri, "--run-ids", ",".join(run_ids)]
-    environment = {**os.environ, **QUIET, "MLFLOW_TRACKING_URI": uri}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    if done.returncode:
-        last = "\n".join(done.stderr.splitlines()[-6:])
-        raise RuntimeError(f"mlflow gc failed, and the next tidying tries again:\n{last}")
+def _clear(uri: str, key: str, home: Path) -> None:
+    """Remove the files of a run or a logged model, below the home alone and where its own id is part of the place."""
+    place = _within(uri, home)
+    if place and key in place.parts:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(home / place)
+        with suppress(OSError):  # something of a person's is beside them, or nothing ever was there
+            (home / place).parent.rmdir()

@@ -1,4 +1,4 @@
-"""delete what no study named, no alias and no recent work needs: artifacts, MLflow's rows and files, Prefect's runs"""
+"""delete what no study named, registered version or recent work needs: artifacts, rows of MLflow, runs of Prefect"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WHY = {
     "studies": "for the studies named",
-    "aliases": "for aliases in MLflow (--unregister lets go of those that every seed has)",
+    "registered": "for versions registered in MLflow (--unregister lets go of those with the alias of a seed alone)",
     "young": "for their age",
 }
 
@@ -99,17 +99,18 @@ def _survey(options: Namespace, store: Store, before: float) -> Survey:
     if busy := under_way(store.home):
         raise StoreError(f"{store.home}: {busy[0]} is under way; wait for its end, it needs what is there")
     addresses, names = _asked(options.studies)
-    ledger, aliases, notes = Ledger(store.home), set[str](), []
+    ledger, registered, notes = Ledger(store.home), set[str](), []
     told = retention.exists(ledger)
     if told:
         ledger.prepare()
-        aliases = retention.aliased(ledger, automatic=not options.unregister)
-    kept = keep(store, addresses, aliases, before)
+        registered = retention.registered(ledger, before, automatic=not options.unregister)
+    kept = keep(store, addresses, registered, before)
     found = pieces(store, kept, before)
     if told:
         rows, note = retention.rows(ledger, kept.all, names, before, automatic=not options.unregister)
-        found, notes = [*found, *rows], [note] if note else []
-    return Survey(store, kept, [*found, *ended(store.home, names, before)], notes)
+        found, notes = [*found, *rows], [note]
+    flow_runs, note = ended(store.home, names, before)
+    return Survey(store, kept, [*found, *flow_runs], [each for each in [*notes, note] if each])
 
 
 def _asked(studies: list[str]) -> tuple[set[str], set[str]]:

@@ -51,10 +51,10 @@ def aged(path: Path, days: float = 10) -> Path:
     return path
 
 
-def going(store: Store, *studies: str, aliases: tuple[str, ...] = (), days: float = 0) -> dict[str, Piece]:
+def going(store: Store, *studies: str, registered: tuple[str, ...] = (), days: float = 0) -> dict[str, Piece]:
     """What can go by name."""
     before = NOW - days * DAY + 1
-    return {piece.name: piece for piece in pieces(store, keep(store, studies, aliases, before), before)}
+    return {piece.name: piece for piece in pieces(store, keep(store, studies, registered, before), before)}
 
 
 # -- what stays -------------------------------------------------------------------------------------------------------
@@ -66,8 +66,8 @@ def test_what_a_study_asks_for_stays_with_all_that_it_was_made_from(store: Store
     assert set(going(store, TEACHER)) == {RANK, SCORES, OTHER}
 
 
-def test_what_an_alias_points_at_stays_with_all_that_it_was_made_from(store: Store):
-    assert set(going(store, OTHER, aliases=(TEACHER,))) == {RANK, SCORES}
+def test_what_a_registered_version_points_at_stays_with_all_that_it_was_made_from(store: Store):
+    assert set(going(store, OTHER, registered=(TEACHER,))) == {RANK, SCORES}
 
 
 def test_what_is_young_stays_with_its_old_ancestors(store: Store):
@@ -89,9 +89,9 @@ def test_an_artifact_is_as_old_as_its_folder_whatever_its_record_and_its_files_s
 def test_each_artifact_that_stays_is_counted_once_for_the_first_reason(store: Store):
     kept = keep(store, [TEACHER, "rank/000000000000"], [POLICY, OTHER], NOW - 5 * DAY)
     aged(store.folder(RANK), 1)
-    assert kept.counts(store) == {"studies": 2, "aliases": 1, "young": 0}
+    assert kept.counts(store) == {"studies": 2, "registered": 1, "young": 0}
     kept = keep(store, [TEACHER], [OTHER], NOW - 5 * DAY)
-    assert kept.counts(store) == {"studies": 2, "aliases": 1, "young": 2}
+    assert kept.counts(store) == {"studies": 2, "registered": 1, "young": 2}
 
 
 def test_an_ancestor_of_which_only_the_record_is_here_is_followed_and_its_record_goes_with_the_last_that_needs_it(

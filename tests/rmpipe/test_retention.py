@@ -10,7 +10,7 @@ import pytest
 
 from rmpipe.garbage import Piece
 from rmpipe.lineage import Ledger
-from rmpipe.retention import aliased, drop, exists, rows
+from rmpipe.retention import drop, exists, registered, rows
 
 KEPT, GONE, CROWNED = "train/aaaaaaaaaaaa", "train/bbbbbbbbbbbb", "train/cccccccccccc"
 ALL = 3
@@ -77,6 +77,10 @@ def test_looking_makes_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
+def held(past: Past, days: float = -1, **asked: bool) -> set[str]:
+    return registered(past.ledger, time.time() - days * 86400, **asked)
+
+
 def test_aliases_are_followed_by_the_tag_or_by_the_place(past: Past):
     past.version("s.policy.tagged", "train/elsewhere", "seed-1", **tagged(KEPT))
     past.version("somebodys", CROWNED, "champion")
@@ -84,7 +88,63 @@ def test_aliases_are_followed_by_the_tag_or_by_the_place(past: Past):
     past.client.create_registered_model("another's")
     far = past.client.create_model_version("another's", "file:///far/away", await_creation_for=0)
     past.client.set_registered_model_alias("another's", "champion", far.version)
-    assert aliased(past.ledger) == {KEPT, CROWNED}
+    assert held(past) == {KEPT, CROWNED}
+    assert held(past, automatic=False) == {CROWNED}
+    assert held(past, days=1) == {KEPT, CROWNED, GONE}
+
+
+def test_what_a_person_registered_is_held_without_an_alias_by_whatever_it_names(tmp_path: Path):
+    past, names = Past(tmp_path), iter("bcdef")
+    by_place, by_run, by_model, copied = (f"train/{next(names) * 12}" for _ in range(4))
+    past.version("somebodys", by_place)
+    client = past.client
+    client.create_model_version("somebodys", "file:///x", run_id="0" * 32, await_creation_for=0)  # removed since
+    run_id = past.run(by_run)
+    client.create_model_version("somebodys", f"runs:/{run_id}/x", run_id=run_id, await_creation_for=0)
+    model = past.model(by_model, past.run(KEPT))
+    client.create_model_version("somebodys", "file:///x", model_id=model, run_id=run_id, await_creation_for=0)
+    assert held(past) == {by_place, by_run}
+    (away := tmp_path / "away").symlink_to(tmp_path / "store")
+    client.create_model_version("somebodys", (away / by_model / "model").as_uri(), await_creation_for=0)
+    assert held(past) == {by_place, by_run, by_model}
+
+    past.version("s.policy.ours", copied, **tagged(copied))
+    assert held(past) == {by_place, by_run, by_model}
+    client.copy_model_version("models:/s.policy.ours/1", "production")
+    assert held(past) == {by_place, by_run, by_model, copied}
+    assert past.going(kept=())["versions"] == {"s.policy.ours/1"}
+
+
+def test_in_a_database_that_is_not_the_stores_own_every_version_holds(past: Past, monkeypatch: pytest.MonkeyPatch):
+    past.version("s.policy.tagged", GONE, **tagged(GONE))
+    assert GONE not in held(past, automatic=False)
+    monkeypatch.setattr("rmpipe.retention._owns", lambda ledger: False)
+    assert {KEPT, GONE} <= held(past, automatic=False)
+
+
+def test_what_mlflow_refuses_is_a_sentence_with_the_remedy(past: Past):
+    with pytest.raises(RuntimeError, match=r"MLflow refused: .*not found.*; `rmpipe doctor`"):
+        drop(past.ledger, [Piece("MLflow", "runs", "0" * 32)])
+
+
+def test_what_a_person_put_into_the_trash_of_mlflow_stays_there(tmp_path: Path):
+    past = Past(tmp_path)
+    experiment = past.client.create_experiment("a person's", (past.home / "mlflow-artifacts" / "theirs").as_uri())
+    theirs = past.client.create_run(experiment).info.run_id
+    past.client.log_text(theirs, "texts", "texts.txt")
+    trashed = past.client.create_run(past.experiment).info.run_id
+    model = past.client.create_logged_model(past.experiment, "theirs").model_id
+    past.client.delete_logged_model(model)
+    past.client.delete_run(trashed)
+    past.client.delete_experiment(experiment)
+    ours = past.run(GONE)
+    drop(past.ledger, rows(past.ledger, [], [], time.time() + 1)[0])
+    assert past.runs() == {theirs, trashed}
+    assert ours not in past.runs()
+    past.client.restore_experiment(experiment)
+    assert [file.path for file in past.client.list_artifacts(theirs)] == ["texts.txt"]
+    store = past.client._tracking_client.store
+    assert store.get_logged_model(model, allow_deleted=True).name == "theirs"
 
 
 def test_rows_go_with_their_address_and_nobody_elses_do(past: Past):
@@ -136,8 +196,9 @@ def test_a_database_that_others_may_share_is_left(past: Past, monkeypatch: pytes
 def test_what_ends_is_gone_for_good_with_its_files_and_what_was_given_an_alias_meanwhile_is_not(past: Past):
     address = "sft/333333333333"
     kept, ends, hidden = past.run(KEPT), past.run(address), past.run(address)
-    past.client.delete_run(hidden)  # as by a tidying that was killed before `mlflow gc`
+    past.client.delete_run(hidden)  # as a person may
     model = past.model(address, ends)
+    past.client.finalize_logged_model(model, "READY")
     first, second = (past.version("s.policy.ended", address, **tagged(address)) for _ in range(2))
     found = rows(past.ledger, [KEPT, CROWNED], [], time.time() + 1)[0]
     asked = [piece for piece in found if piece.address == address or piece.name == "s.policy.ended"]

@@ -7,8 +7,9 @@ import os
 import sqlite3
 import time
 from argparse import ArgumentTypeError
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import timedelta
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pytest
 from flows.cli import main
 from flows.commands import duration as age
 from rmpipe.garbage import weight
+from rmpipe.journal import Journal
 from rmpipe.lineage import Ledger, model_path
 from rmpipe.store import Store
 
@@ -107,7 +109,7 @@ def test_a_dry_run_says_what_would_go_and_deletes_nothing(home: Path, say):
     code, told, _ = say(home, "tidy", "--older-than", "7d", "--dry-run", "--json")
     size = weight(home / "store" / OLD)
     line = {"kind": "artifacts", "of": "sft", "count": 1, "bytes": size, "names": [OLD]}
-    kept = {"studies": 0, "aliases": 0, "young": 1}
+    kept = {"studies": 0, "registered": 0, "young": 1}
     assert code == 0
     assert told == {"deleted": False, "goes": [line], "bytes": size, "left": [], "kept": kept, "notes": []}
     assert addresses(home) == {OLD, YOUNG}
@@ -161,6 +163,32 @@ def test_of_two_that_tidy_the_second_is_sent_away(home: Path, say):
     assert (code, f"process {os.getpid()} has been tidying" in said) == (1, True)
 
 
+def test_a_half_made_database_of_prefect_is_told_of_and_hinders_nothing(home: Path, say):
+    (home / "prefect").mkdir()
+    (home / "prefect" / "prefect.db").touch()
+    code, told, _ = say(home, "tidy", "--older-than", "7d", "-y", "--json")
+    assert (code, addresses(home)) == (0, {YOUNG})
+    (note,) = told["notes"]
+    assert "prefect.db cannot be read (no such table: flow_run)" in note
+
+
+def test_an_artifact_stays_to_which_a_version_that_a_person_registered_without_an_alias_points(home: Path, say):
+    client = Ledger(home).client
+    client.create_registered_model("somebodys")
+    client.create_model_version("somebodys", (home / "store" / OLD / "model").as_uri(), await_creation_for=0)
+    code, told, _ = say(home, "tidy", "--older-than", "7d", "--unregister", "-y", "--json")
+    assert (code, goes(told), told["kept"]["registered"]) == (0, {}, 1)
+    assert addresses(home) == {OLD, YOUNG}
+
+
+def test_who_began_while_a_person_thought_is_seen_before_anything_goes(home: Path, say):
+    with ExitStack() as begun:
+        begin = partial(begun.enter_context, Journal(home).under_way("runs", "1", {"command": "rmpipe run pocket"}))
+        code, _, said = say(home, "tidy", "--older-than", "7d", stdin=Person("y", begin))
+    assert (code, "rmpipe run pocket (at 1) is under way" in said) == (1, True)
+    assert addresses(home) == {OLD, YOUNG}
+
+
 # -- a finished study -------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +225,7 @@ def test_what_a_smaller_study_does_not_ask_for_goes_once_no_alias_holds_it(anoth
     told = say(home, "tidy", str(small), "-n", "--json")[1]
     held = goes(told)
     assert not models & set().union(*held.values())
-    assert told["kept"]["aliases"] > 0
+    assert told["kept"]["registered"] > 0
     assert ("MLflow", "versions") not in held
 
     let_go(client, "-offset")
@@ -226,7 +254,7 @@ def test_flow_runs_of_prefect_go_with_their_tasks_and_artifacts_unless_one_is_th
     crowned = {uri for uri in aliases(client) if "best-teacher" in uri}
     assert crowned
     told = say(another.home, "tidy", "--older-than", "0m", "--unregister", "-n", "--json")[1]
-    assert 0 < told["kept"]["aliases"] < len(addresses(another.home))
+    assert 0 < told["kept"]["registered"] < len(addresses(another.home))
     for uri in crowned:
         client.delete_registered_model_alias(*uri.removeprefix("models:/").split("@"))
     code, told, _ = say(another.home, "tidy", "--older-than", "0m", "--unregister", "-y", "--json")
