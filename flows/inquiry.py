@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rmpipe.journal import Journal
 
 if TYPE_CHECKING:
-    from rmpipe.artifact import Report
+    from rmpipe.artifact import Ranking, Report
     from rmpipe.study import Study
     from tasks.stage import Plan
 
@@ -31,6 +31,11 @@ class Inquiry:
     def nothing_to_run(self) -> str:
         """What is said when every stage is a hit."""
         return f"nothing had to run: all {len(self.plan.steps)} stages are in the store"
+
+    @property
+    def ranking(self) -> Ranking:
+        """What its report is made of."""
+        return self.plan.steps[self.report.address].call.told["ranking"]
 
     def check_sources(self) -> None:
         """Look into every file and folder that the study names; what hubs give is kept below our home.

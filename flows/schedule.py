@@ -8,11 +8,12 @@ import os
 import platform
 import signal
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from flows.server import using
 from rmpipe.config import StudyError, digest, nearest
@@ -59,6 +60,8 @@ class Schedule:
         from tzlocal import get_localzone_name
 
         zone = self.timezone or get_localzone_name()
+        if zone not in available_timezones():
+            raise StudyError(f"--timezone {zone}: no such time zone; give one such as Europe/Berlin")
         if self.every == timedelta():
             raise StudyError("--every: a time above 0, such as 30m or 6h")
         try:
@@ -66,9 +69,8 @@ class Schedule:
                 return IntervalSchedule(interval=self.every, anchor_date=datetime.now().astimezone(), timezone=zone)
             return CronSchedule(cron=str(self.cron), timezone=zone)
         except ValidationError as error:
-            said = "; ".join(str(fault["msg"]) for fault in error.errors())
-            remedy = 'five fields, as in --cron "0 3 * * *", and a time zone such as Europe/Berlin'
-            raise StudyError(f"{self.cron or self.every}, {zone}: {said}; give {remedy}") from error
+            remedy = 'give minute, hour, day, month and weekday, as in --cron "0 3 * * *"'
+            raise StudyError(f"--cron {self.cron}: Prefect knows no such time; {remedy}") from error
 
     def deployment(self, home: Path) -> Any:
         """As Prefect registers it for a pool: workers import our flow by its name, wherever we are installed."""
@@ -109,9 +111,13 @@ def _check_free(home: Path, schedule: Schedule) -> None:
     for item in _deployments():
         if item.name == schedule.name and owner(home) not in item.tags:
             raise StudyError(f"{schedule.name}: another store has a schedule of this name; say --name")
-    if held(_serving(home, schedule.name)):
-        told = json.loads(_serving(home, schedule.name).read_text())
-        raise StudyError(f"{schedule.name}: process {told['pid']} serves it; end that first, or say --name")
+    _check_not_served(home, schedule.name)
+
+
+def _check_not_served(home: Path, name: str) -> None:
+    if held(_serving(home, name)):
+        told = json.loads(_serving(home, name).read_text())
+        raise StudyError(f"{name}: process {told['pid']} serves it; end that first, or take another --name")
 
 
 def _serving(home: Path, name: str) -> Path:
@@ -145,6 +151,7 @@ def register(home: Path, schedule: Schedule) -> None:
 
 def serve(home: Path, schedules: list[Schedule]) -> None:
     """Register schedules, and run them as they come due, one run at a time, until interrupted; then they are paused."""
+    from prefect.exceptions import ObjectNotFound
     from prefect.runner import Runner
 
     os.environ["RMPIPE_HOME"] = str(home)  # the runs are processes of their own
@@ -154,7 +161,8 @@ def serve(home: Path, schedules: list[Schedule]) -> None:
             _check_free(home, schedule)
             told = {"pid": os.getpid(), "study": schedule.name}
             stack.enter_context(Journal(home).under_way(KIND, _serving(home, schedule.name).stem, told))
-        asyncio.run(_until_told(home, runner, schedules))
+        with suppress(ObjectNotFound):  # somebody has removed what would now be paused
+            asyncio.run(_until_told(home, runner, schedules))
 
 
 async def _until_told(home: Path, runner: Any, schedules: list[Schedule]) -> None:
@@ -191,7 +199,7 @@ def remove(home: Path, name: str) -> None:
     """Take a schedule away; what its runs made stays.
 
     Raises:
-        StudyError: there is none of this name.
+        StudyError: there is none of this name, or a process serves it.
     """
     from prefect.client.orchestration import get_client
 
@@ -199,6 +207,7 @@ def remove(home: Path, name: str) -> None:
         found = {item.name: item.id for item in _deployments()}
         if name not in found:
             raise StudyError(f"--remove {name}: no such schedule; {nearest(name, list(found))}")
+        _check_not_served(home, name)
         with get_client(sync_client=True) as client:
             client.delete_deployment(found[name])
 
@@ -231,7 +240,9 @@ def _state(item: Any, home: Path) -> str:
 
 def _listed(item: Any, home: Path) -> Listed:
     schedule = _read(item)
-    when = f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {schedule.every}"
+    when = (
+        f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {_spoken(schedule.every or timedelta())}"
+    )
     state = _state(item, home)
     ahead = _runs(item, ("SCHEDULED",), "EXPECTED_START_TIME_ASC", after=datetime.now().astimezone())
     past = _runs(item, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RUNNING"), "EXPECTED_START_TIME_DESC")
@@ -259,6 +270,16 @@ def _runs(item: Any, states: Iterable[str], order: str, after: datetime | None =
             deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[item.id])),
             sort=sorting.FlowRunSort(order), limit=1,
         )  # fmt: skip
+
+
+def _spoken(time: timedelta) -> str:
+    """As `--every` takes it: `1d12h`."""
+    minutes, seconds = divmod(int(time.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return "".join(
+        f"{count}{unit}" for count, unit in ((days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")) if count
+    )
 
 
 def _clock(moment: datetime) -> str:

@@ -93,6 +93,7 @@ def _own(home: Path) -> Iterator[str]:
     with place.only_one(_say_who), ExitStack() as stack:
         users = stack.enter_context(place.users.open("w"))
         fcntl.flock(users, fcntl.LOCK_SH)
+        place.let_end()
         fresh = not held(place.alive)
         if fresh:
             place.said.unlink(missing_ok=True)  # of one that died: its port may be another store's by now
@@ -203,6 +204,11 @@ class Place:
             return f"http://{LOOPBACK}:{told['port']}/api"
         return None
 
+    def let_end(self) -> None:
+        """Wait for a server that ends: it has taken away where it was said to live."""
+        while held(self.alive) and not self.said.exists():
+            time.sleep(0.05)
+
     def unused(self) -> bool:
         """Whether nobody holds the lock of its users."""
         return not held(self.users, shared=True)
@@ -312,7 +318,9 @@ def _end_when_unused(place: Place, server: Any) -> None:
         time.sleep(1)
         try:
             with suppress(_BusyError), place.only_one(_leave):
-                server.should_exit = server.should_exit or place.unused()
+                if place.unused():
+                    place.said.unlink(missing_ok=True)  # whoever comes now starts another
+                    server.should_exit = True
         except (OSError, StoreError):  # the home is gone
             server.should_exit = True
 

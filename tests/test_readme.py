@@ -70,5 +70,16 @@ def test_every_link_into_the_project_leads_somewhere():
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
+def test_every_address_is_one_that_a_newcomer_has(tmp_path, monkeypatch):
+    from flows.inquiry import inquire
+
+    monkeypatch.setenv("RMPIPE_HOME", str(tmp_path))
+    made = set(inquire("pocket").plan.steps)
+    text = TEXT[: TEXT.index("## How it works")] + (ROOT / "docs" / "team.md").read_text()
+    said = set(re.findall(r"\b(?:measure|report|align|train)/[0-9a-f]{12}\b", text))
+    assert said
+    assert said <= made
+
+
 def test_no_placeholder_is_left():
     assert "@@" not in TEXT

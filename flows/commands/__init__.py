@@ -53,5 +53,5 @@ def duration(text: str) -> timedelta:
     """A time such as `7d`, `36h`, `1d12h` or `2w`, in falling units."""
     found = re.fullmatch("".join(rf"(?:(?P<{unit}>\d+){unit[0]})?" for unit in UNITS), text)
     if not text or not found:
-        raise ArgumentTypeError(f"expected a time such as 7d, 36h, 1d12h or 2w, got {text!r}")
+        raise ArgumentTypeError(f"expected a time such as 7d, 36h, 1d12h or 30m, got {text!r}")
     return timedelta(**{unit: int(number) for unit, number in found.groupdict().items() if number})

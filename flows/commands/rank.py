@@ -32,12 +32,14 @@ def command(options: Namespace) -> int:
     from flows.inquiry import inquire
 
     inquiry = inquire(options.study, options.set)
-    missing, count = len(inquiry.plan.to_run), len(inquiry.plan.steps)
+    missing = len([step for step in inquiry.plan.to_run if step.address != inquiry.report.address])
+    count = len(inquiry.plan.steps)
     if missing:
         text = f"{missing} of {count} stages have not been made; first: rmpipe run {options.study}"
         return complain(options, text, FAILED)
-    ranking = inquiry.report.inputs["ranking"]
-    text = f"{(ranking.path / 'table.txt').read_text()}\nreport   {inquiry.report.page}"
+    ranking = inquiry.ranking
+    page = f"\nreport   {inquiry.report.page}" if inquiry.report.built else ""
+    text = (ranking.path / "table.txt").read_text() + page
     tell(options, answer_of(ranking), text)
     return DONE
 

@@ -49,6 +49,7 @@ def command(options: Namespace) -> int:
 
 
 def _serve(options: Namespace, home: Path) -> int:
+    from flows.progress import whisper
     from flows.schedule import register, registered, serve
     from flows.server import using
 
@@ -57,6 +58,7 @@ def _serve(options: Namespace, home: Path) -> int:
         register(home, mine[0])
         tell(options, {"registered": mine[0].name}, f"{mine[0].name}: the workers of {options.pool} run it")
         return DONE
+    whisper("starting Prefect ...")
     with using(home) as api:
         schedules = mine or registered(home)
         if not schedules:

@@ -17,10 +17,12 @@ def arguments(parser: ArgumentParser) -> None:
 
 def command(options: Namespace) -> int:
     """Serve both until Ctrl-C; what MLFLOW_TRACKING_URI or PREFECT_API_URL names is served by others, and only told."""
+    from flows.progress import whisper
     from flows.server import Place, using
     from rmpipe.lineage import Ledger
     from rmpipe.store import Store
 
+    whisper("starting MLflow and Prefect ...")
     home, theirs = Store().home, "PREFECT_API_URL" in os.environ
     try:
         with Ledger(home).serving(options.port) as pages, using(home) as api:

@@ -147,7 +147,7 @@ def test_runs_of_one_store_wait_for_each_other_and_say_for_whom(served):
 def test_the_list_tells_what_is_scheduled_and_what_became_of_it(served):
     place, _ = served
     assert [(item["name"], item["when"], item["state"]) for item in place.listed] == [
-        ("other", "every 0:00:08", "served"), ("tiny", "every 0:00:08", "served"),
+        ("other", "every 8s", "served"), ("tiny", "every 8s", "served"),
     ]  # fmt: skip
     assert all(item["study"] == str(place.file) and item["next"] for item in place.listed)
 
@@ -155,7 +155,7 @@ def test_the_list_tells_what_is_scheduled_and_what_became_of_it(served):
 def test_a_schedule_that_is_served_is_not_served_twice(served):
     _, seen = served
     assert "tiny: process " in seen["taken"]
-    assert "serves it; end that first, or say --name" in seen["taken"]
+    assert "serves it; end that first, or take another --name" in seen["taken"]
 
 
 def test_ctrl_c_ends_them_pauses_the_schedules_and_leaves_nothing(served):
@@ -183,11 +183,13 @@ def test_a_schedule_is_removed_by_its_name_and_no_other(served):
         (["--every", "6h"], "a study goes with"),
         (["tiny.toml", "--every", "six"], "1d12h"),
         (["tiny.toml", "--every", "0s"], "above 0"),
-        (["tiny.toml", "--cron", "61 * * * *"], "five fields"),
+        (["tiny.toml", "--cron", "61 * * * *"], "minute, hour, day"),
         (["tiny.toml", "--cron", "0 3 * * *", "--timezone", "Mars/Base"], "Europe/Berlin"),
         (["tinny", "--every", "6h"], "no such study"),
     ],
 )
-def test_a_schedule_that_cannot_be_is_refused_before_a_server_is_started(tiny, told, words):
-    run = tiny.rmpipe("schedule", *told, code=2)
+def test_a_schedule_that_cannot_be_is_refused_before_a_server_is_started(places, told, words):
+    place = places()
+    run = place.rmpipe("schedule", *told, code=2)
     assert words in run.said()
+    assert not (place.home / "prefect" / "server.json").exists()
