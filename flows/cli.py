@@ -85,9 +85,14 @@ class _Completion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, option: str | None = None) -> None:
         import shtab
 
+        from flows.inquiry import shipped
+
         if shell not in shtab.SUPPORTED_SHELLS:
             parser.error(f"{option} {shell}: one of {', '.join(shtab.SUPPORTED_SHELLS)}")
-        print(shtab.complete(parser, shell))
+        names = " ".join(shipped())
+        study = f'_rmpipe_study() {{ compgen -W "{names}" -- "$1"; compgen -f -- "$1"; }}'
+        preamble: Any = {"bash": study}
+        print(shtab.complete(parser, shell, preamble=preamble))
         parser.exit()
 
 

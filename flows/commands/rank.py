@@ -22,7 +22,8 @@ def names_study(parser: ArgumentParser, *, optional: bool = False) -> None:
     from flows.inquiry import shipped
 
     text = f"a TOML file, or one of {', '.join(shipped())}"
-    parser.add_argument("study", metavar="STUDY", help=text, nargs="?" if optional else None)
+    study = parser.add_argument("study", metavar="STUDY", help=text, nargs="?" if optional else None)
+    study.complete = {"bash": "_rmpipe_study", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined] # for shtab
     text = "change one value of the study"
     parser.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import pytest
 
 from flows.cli import main
 
+ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "mlflow", "prefect", "transformers")
 NUMBERS = ("variance", "accuracy_on", "accuracy_off", "proxy_gain", "truth_gain")
 
@@ -429,3 +431,20 @@ def test_what_is_asked_of_rmpipe_itself_is_printed_where_a_shell_reads_it(capsys
 
 def test_a_dry_run_is_a_plan(say):
     assert say("run", "tiny.toml", "-n", "--json") == say("plan", "tiny.toml", "--json")
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("rmpipe run po", "pocket"), ("rmpipe com", "compare")])
+def test_a_shell_completes_commands_and_studies(tmp_path, typed, offered):
+    words = typed.split()
+    program = f"""
+eval "$({sys.executable} -m flows.cli --print-completion bash)"
+COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; _shtab_rmpipe 2> /dev/null; echo "${{COMPREPLY[@]}}"
+"""
+    run = subprocess.run(
+        ["bash", "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.stdout.split() == [offered]
