@@ -316,13 +316,13 @@ def _leave(holder: dict[str, Any]) -> None:
 def _end_when_unused(place: Place, server: Any) -> None:
     while not server.should_exit:
         time.sleep(1)
-        try:
-            with suppress(_BusyError), place.only_one(_leave):
-                if place.unused():
+        if not place.folder.exists():  # somebody has removed the home
+            server.should_exit = True
+        elif place.unused():
+            with suppress(_BusyError, StoreError), place.only_one(_leave):
+                if place.unused():  # still
                     place.said.unlink(missing_ok=True)  # whoever comes now starts another
                     server.should_exit = True
-        except (OSError, StoreError):  # the home is gone
-            server.should_exit = True
 
 
 if __name__ == "__main__":
