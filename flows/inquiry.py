@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmpipe.journal import Journal
-
 if TYPE_CHECKING:
     from rmpipe.artifact import Ranking, Report
     from rmpipe.study import Study
@@ -50,6 +48,8 @@ class Inquiry:
 
     def recall(self) -> list[dict[str, Any]]:
         """Answer from the records alone, and leave MLflow a note of the invocation; what became of each step."""
+        from rmpipe.journal import Journal
+
         steps, study, home = self.plan.summary(), self.study, self.plan.store.home
         told = {"study": study.name, "question": study.flow, "report": self.report.address, "addresses": steps}
         try:  # MLflow, seconds to import, learns of it later
