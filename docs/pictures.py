@@ -42,7 +42,6 @@ def of_report(browser: Any) -> None:
     page.goto(report.path.joinpath("report.html").as_uri())
     page.screenshot(path=HERE / "report.png")
     page.set_viewport_size({"width": 1280, "height": 760})
-    page.get_by_role("heading", name="Figures").scroll_into_view_if_needed()
     page.evaluate("document.getElementById('figures')?.scrollIntoView()")
     page.screenshot(path=HERE / "figures.png")
 

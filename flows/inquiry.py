@@ -59,6 +59,11 @@ class Inquiry:
         return steps
 
 
+def ran(steps: list[dict[str, Any]]) -> str:
+    """What is said of the steps of a run once they have ended."""
+    return f"{sum(step['status'] == 'made' for step in steps)} of {len(steps)} stages ran"
+
+
 def shipped() -> list[str]:
     """The names of the studies that come with us."""
     return sorted(path.stem for path in STUDIES.glob("*.toml"))

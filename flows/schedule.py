@@ -17,12 +17,10 @@ from zoneinfo import available_timezones
 
 from flows.server import using
 from rmpipe.config import StudyError, digest, nearest
-from rmpipe.journal import Journal
+from rmpipe.journal import SERVED, Journal
 from rmpipe.lock import held
 
 TAG = "rmpipe"
-KIND = "schedules"
-"""Schedules that a process serves, in the journal."""
 POLL = 5.0
 """Seconds between two looks for a run that is due."""
 
@@ -122,7 +120,7 @@ def _check_not_served(home: Path, name: str) -> None:
 
 def _serving(home: Path, name: str) -> Path:
     """The file of the journal that is held while a schedule is served."""
-    return home / "journal" / KIND / f"{digest(name)}.json"
+    return home / "journal" / SERVED / f"{digest(name)}.json"
 
 
 def _flow(question: str) -> Any:
@@ -160,7 +158,7 @@ def serve(home: Path, schedules: list[Schedule]) -> None:
         for schedule in schedules:
             _check_free(home, schedule)
             told = {"pid": os.getpid(), "study": schedule.name}
-            stack.enter_context(Journal(home).under_way(KIND, _serving(home, schedule.name).stem, told))
+            stack.enter_context(Journal(home).under_way(SERVED, _serving(home, schedule.name).stem, told))
         with suppress(ObjectNotFound):  # somebody has removed what would now be paused
             asyncio.run(_until_told(home, runner, schedules))
 

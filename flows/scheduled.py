@@ -15,7 +15,7 @@ from prefect.states import Completed, State
 
 from flows.artifacts import leave_artifacts
 from flows.conduct import Manner, conductor
-from flows.inquiry import inquire
+from flows.inquiry import inquire, ran
 from flows.runs import supersede, under_way
 from flows.server import server_of
 
@@ -62,8 +62,7 @@ def teach(
         inquiry.check_sources()
         with conductor(inquiry, Manner(jobs or os.cpu_count() or 1, threads, keep_going)) as leader:
             leader.perform(say)
-    steps = leader.summary()
-    return Completed(message=f"{sum(step['status'] == 'made' for step in steps)} of {len(steps)} stages ran")
+    return Completed(message=ran(leader.summary()))
 
 
 def _waiting(holder: dict[str, Any]) -> str:

@@ -23,7 +23,7 @@ from typing import Any
 
 from flows.progress import whisper
 from rmpipe.browser import LOOPBACK, PATIENCE, answers, healthy
-from rmpipe.lock import held
+from rmpipe.lock import HeldError, held, leave_alone
 from rmpipe.store import Store, StoreError, write_whole
 
 FIRST_PORT = 4200
@@ -305,21 +305,13 @@ def _report_of(home: Path) -> Any:
     return report
 
 
-class _BusyError(Exception):
-    """Somebody starts or ends the server."""
-
-
-def _leave(holder: dict[str, Any]) -> None:
-    raise _BusyError
-
-
 def _end_when_unused(place: Place, server: Any) -> None:
     while not server.should_exit:
         time.sleep(1)
         if not place.folder.exists():  # somebody has removed the home
             server.should_exit = True
         elif place.unused():
-            with suppress(_BusyError, StoreError), place.only_one(_leave):
+            with suppress(HeldError, StoreError), place.only_one(leave_alone):
                 if place.unused():  # still
                     place.said.unlink(missing_ok=True)  # whoever comes now starts another
                     server.should_exit = True

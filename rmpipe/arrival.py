@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmpipe.artifact import Artifact
+from rmpipe.artifact import Artifact, parents
 from rmpipe.config import first_line, flatten
 from rmpipe.journal import Entry, Execution
-from rmpipe.parcel import AGAIN, Parcel, Record, copy, outside, parents
+from rmpipe.parcel import AGAIN, Parcel, Record, copy, outside
 from rmpipe.store import Store, StoreError, write_whole
 
 if TYPE_CHECKING:

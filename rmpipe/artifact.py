@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from rmpipe.config import StudyError
+from rmpipe.config import StudyError, flatten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -325,3 +325,8 @@ def addresses(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: addresses(item) for name, item in value.items()}
     return value
+
+
+def parents(inputs: dict[str, Any]) -> list[str]:
+    """The addresses in a record's inputs, each once."""
+    return list(dict.fromkeys(leaf for leaf in flatten(inputs).values() if isinstance(leaf, str)))

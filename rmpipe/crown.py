@@ -7,13 +7,13 @@ study `contrast-best-teacher-of-weak`: two studies never fight over one alias.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Artifact
 from rmpipe.config import StudyError
 from rmpipe.journal import MODELS, registrable
+from rmpipe.registry import every
 
 WORD = "best-teacher-of-"
 
@@ -78,15 +78,7 @@ def _teacher(client: Any, home: Path, study: str, aligned: str) -> tuple[Any, st
 
 def _uncrown(client: Any, study: str, keep: dict[tuple[str, str], Any]) -> None:
     """Take a study's aliases from what is no longer best, whatever registered model it is of."""
-    for model in _registered(client):
+    for model in every(client.search_registered_models):
         for word in model.aliases:
             if word.startswith(alias(study, model.name, "")) and (model.name, word) not in keep:
                 client.delete_registered_model_alias(model.name, word)
-
-
-def _registered(client: Any) -> Iterator[Any]:
-    page = client.search_registered_models()
-    yield from page
-    while page.token:
-        page = client.search_registered_models(page_token=page.token)
-        yield from page

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmpipe.artifact import Artifact
+from rmpipe.artifact import Artifact, parents
 from rmpipe.config import StudyError
-from rmpipe.lock import held
-from rmpipe.parcel import parents
+from rmpipe.journal import SERVED
+from rmpipe.lock import HeldError, held, leave_alone
 from rmpipe.store import Store
 
 GONE = ".gone"
@@ -163,7 +163,7 @@ def under_way(home: Path) -> list[str]:
     Who only serves a schedule does not: its runs do, when they come.
     """
     files = sorted([*(home / "locks").glob("*-*.lock"), *(home / "journal").glob("*/[!.]*.json")])
-    return [_holder(file) for file in files if file.parent.name != "schedules" and held(file)]
+    return [_holder(file) for file in files if file.parent.name != SERVED and held(file)]
 
 
 def _holder(file: Path) -> str:
@@ -177,10 +177,6 @@ def _holder(file: Path) -> str:
 # -- going ------------------------------------------------------------------------------------------------------------
 
 
-class _AtWorkError(Exception):
-    """Somebody holds the address."""
-
-
 def remove(store: Store, piece: Piece) -> bool:
     """Take one thing off the disk, under the lock of its address; False when somebody holds that.
 
@@ -190,18 +186,14 @@ def remove(store: Store, piece: Piece) -> bool:
     if path is None or not piece.address:
         return path is None or _unlinked(path)
     try:
-        with store.lock(piece.address, waiting=_leave_alone):
+        with store.lock(piece.address, waiting=leave_alone):
             gone = path if path.name.startswith(".") else path.with_name(f".{path.name}.{os.getpid()}{GONE}")
             with suppress(FileNotFoundError):  # somebody else's tidying was here first
                 path.rename(gone)
                 shutil.rmtree(gone)
-    except _AtWorkError:
+    except HeldError:
         return False
     return True
-
-
-def _leave_alone(holder: dict[str, Any]) -> None:
-    raise _AtWorkError
 
 
 def _unlinked(path: Path) -> bool:

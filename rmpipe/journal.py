@@ -26,6 +26,10 @@ MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model
 """Kinds of artifact that are models, and what MLflow calls each."""
 
 
+SERVED = "schedules"
+"""Schedules that a process serves: entries that do not mean that anything is computed."""
+
+
 @dataclass(frozen=True)
 class Execution:
     """What is known of a stage's execution before it begins."""

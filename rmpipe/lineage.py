@@ -23,6 +23,7 @@ from rmpipe.crown import crown
 from rmpipe.edge import Edges
 from rmpipe.invocation import Invocation, named
 from rmpipe.journal import MODELS, Entry, Execution, Journal, metric_name, now, source
+from rmpipe.lock import HeldError, leave_alone
 from rmpipe.moving import settle_in
 from rmpipe.registry import Registry, weights
 from rmpipe.store import Store
@@ -315,7 +316,7 @@ class Ledger:
     def catch_up(self) -> None:
         """Close the runs of processes that died, and enter the invocations that had nothing to do."""
         for address in self.journal.addresses():
-            with suppress(_AliveError), Store(self.home).lock(address, waiting=_leave_alone):
+            with suppress(HeldError), Store(self.home).lock(address, waiting=leave_alone):
                 self.settle(address)
         self._close_killed()
         for told in self.journal.notes():
@@ -352,14 +353,6 @@ class Ledger:
         if not self.uri.startswith("http"):
             self.prepare()
         return serving(self.home, self.uri, {**QUIET, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}, port)
-
-
-class _AliveError(Exception):
-    """The process that holds an address lives."""
-
-
-def _leave_alone(holder: dict[str, Any]) -> None:
-    raise _AliveError
 
 
 def _settled(home: Path) -> None:

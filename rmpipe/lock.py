@@ -12,6 +12,15 @@ from pathlib import Path
 from typing import IO, Any
 
 
+class HeldError(Exception):
+    """Somebody holds it, and it is to be left alone."""
+
+
+def leave_alone(holder: dict[str, Any]) -> None:
+    """For who does not wait, as `waiting`: raises HeldError."""
+    raise HeldError
+
+
 def acquire(path: Path, waiting: Callable[[dict[str, Any]], None]) -> IO[str]:
     """The open file, held and signed; to let go, remove its name first, and close it then.
 

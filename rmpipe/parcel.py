@@ -24,8 +24,8 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError
 
-from rmpipe.artifact import Artifact, Weights
-from rmpipe.config import Config, StudyError, digest, explain, flatten
+from rmpipe.artifact import Artifact, Weights, parents
+from rmpipe.config import Config, StudyError, digest, explain
 from rmpipe.store import RECORD, Store, StoreError, file_digest, write_whole
 
 FORMAT = 1
@@ -73,11 +73,6 @@ class _Told(Config):
     runtime: dict[str, str]
     content: str
     files: dict[str, _Sealed]
-
-
-def parents(inputs: dict[str, Any]) -> list[str]:
-    """The addresses in a record's inputs, each once."""
-    return list(dict.fromkeys(leaf for leaf in flatten(inputs).values() if isinstance(leaf, str)))
 
 
 def outside(address: str, home: Path) -> Path | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,3 +132,12 @@ def weights(address: str, home: Path) -> Path:
     if (model.path / "reference.json").exists() or (model.path / "model").is_dir():
         return model.model
     return model.path
+
+
+def every(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:
+    """Everything that a search finds, page by page."""
+    page = search(**asked)
+    yield from page
+    while page.token:
+        page = search(**asked, page_token=page.token)
+        yield from page

@@ -21,6 +21,7 @@ from rmpipe.config import first_line
 from rmpipe.garbage import Piece, weight
 from rmpipe.journal import MODELS
 from rmpipe.lineage import Ledger
+from rmpipe.registry import every
 
 KIND = "MLflow"
 ALL = 3  # ViewType.ALL: deleted rows are only hidden, and one of ours that is hidden has yet to end
@@ -65,9 +66,9 @@ def registered(ledger: Ledger, before: float, *, automatic: bool = True) -> set[
         before: seconds since the epoch; a version that was made since then stays.
         automatic: whether the alias counts that each newest version of a seed has, `seed-1`.
     """
-    crowned = {model.name: _crowned(model, automatic) for model in _all(ledger.client.search_registered_models)}
+    crowned = {model.name: _crowned(model, automatic) for model in every(ledger.client.search_registered_models)}
     found = set[str]()
-    for version in _all(ledger.client.search_model_versions):
+    for version in every(ledger.client.search_model_versions):
         if not _owns(ledger) or not _can_end(version, crowned[version.name], before):
             found |= _about(version, ledger)
     return found
@@ -144,8 +145,8 @@ def rows(
     """
     if not _owns(ledger):
         return [], f"MLflow's rows stay: {ledger.uri} is not this store's alone"
-    experiments = [each.experiment_id for each in _all(ledger.client.search_experiments, view_type=ALL)]
-    runs = list(_all(ledger.client.search_runs, experiment_ids=experiments, run_view_type=ALL))
+    experiments = [each.experiment_id for each in every(ledger.client.search_experiments, view_type=ALL)]
+    runs = list(every(ledger.client.search_runs, experiment_ids=experiments, run_view_type=ALL))
     invocations = _invocations(runs, kept, studies)
     gone = [run for run in runs if _can_go(run, kept, invocations, before)]
     ours = [run for run in gone if _within(run.info.artifact_uri, ledger.home)]
@@ -182,7 +183,7 @@ def _invocations(runs: list[Any], kept: Collection[str], studies: Collection[str
 
 
 def _models(ledger: Ledger, experiments: list[str], kept: Collection[str], before: float) -> Iterator[Piece]:
-    for model in _all(ledger.client.search_logged_models, experiment_ids=experiments):
+    for model in every(ledger.client.search_logged_models, experiment_ids=experiments):
         address = model.tags.get("rmpipe.address", "")
         old = model.creation_timestamp < before * 1000
         if address and address not in kept and old and _within(model.artifact_location, ledger.home):
@@ -192,9 +193,9 @@ def _models(ledger: Ledger, experiments: list[str], kept: Collection[str], befor
 def _registered(ledger: Ledger, kept: Collection[str], before: float, automatic: bool) -> Iterator[Piece]:
     """Versions without an alias whose address goes, and registered models of which no version is left."""
     versions = defaultdict(list)
-    for version in _all(ledger.client.search_model_versions):
+    for version in every(ledger.client.search_model_versions):
         versions[version.name].append(version)
-    for model in _all(ledger.client.search_registered_models):
+    for model in every(ledger.client.search_registered_models):
         crowned = _crowned(model, automatic)
         mine = versions[model.name]
         gone = [each for each in mine if _can_end(each, crowned, before) and each.tags[TAG] not in kept]
@@ -205,15 +206,6 @@ def _registered(ledger: Ledger, kept: Collection[str], before: float, automatic:
 
 def _named_by_us(name: str) -> bool:
     return any(f"{mark}{kind}{mark}" in name for kind in MODELS.values() for mark in "-.")  # dots: of older stores
-
-
-def _all(search: Callable[..., Any], **asked: Any) -> Iterator[Any]:
-    """Everything that a search finds, page by page."""
-    page = search(**asked)
-    yield from page
-    while page.token:
-        page = search(**asked, page_token=page.token)
-        yield from page
 
 
 # -- going ------------------------------------------------------------------------------------------------------------

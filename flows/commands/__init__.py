@@ -35,6 +35,12 @@ def speaks_json(parser: ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help=text)
 
 
+def names_artifact(parser: ArgumentParser) -> None:
+    """Declare an address."""
+    parser.add_argument("address", metavar="ADDRESS", help=ADDRESS)
+    speaks_json(parser)
+
+
 def positive(text: str) -> int:
     """A whole number above 0."""
     if not text.isdigit() or int(text) < 1:

@@ -80,14 +80,13 @@ def _find(text: str, changes: list[str], store: Store) -> Artifact:
 def _answer(name: str, changes: list[str]) -> Artifact:
     """The ranking that a study ends in."""
     from flows.inquiry import inquire
-    from rmpipe.artifact import open_artifact
 
-    plan = inquire(name, changes).plan
-    (ranking,) = (step for step in plan.steps.values() if step.call.stage.name == "rank")
-    if ranking.status != "hit":
+    inquiry = inquire(name, changes)
+    plan, ranking = inquiry.plan, inquiry.ranking
+    if plan.steps[ranking.address].status != "hit":
         told = shlex.join(["rmpipe", "run", name, *(word for change in changes for word in ("--set", change))])
         raise RuntimeError(f"{len(plan.to_run)} of {len(plan.steps)} stages have not been made; first: {told}")
-    return open_artifact(ranking.address, plan.store.home)
+    return ranking
 
 
 def _made_by(run: str, store: Store) -> str:

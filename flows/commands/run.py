@@ -43,11 +43,11 @@ def command(options: Namespace) -> int:
             print(text, file=sys.stderr)
         return _answer(options, inquiry.recall(), inquiry, inquiry.nothing_to_run)
     from flows.conduct import Manner, conduct
+    from flows.inquiry import ran
 
     inquiry.check_sources()
     steps = conduct(inquiry, Manner(options.jobs, options.threads, options.keep_going))
-    made = sum(step["status"] == "made" for step in steps)
-    return _answer(options, steps, inquiry, f"{made} of {len(steps)} stages ran")
+    return _answer(options, steps, inquiry, ran(steps))
 
 
 def _answer(options: Namespace, steps: list[dict[str, Any]], inquiry: Inquiry, said: str) -> int:

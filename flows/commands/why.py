@@ -6,13 +6,12 @@ import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import Any
 
-from flows.commands import ADDRESS, DONE, speaks_json, tell
+from flows.commands import DONE, names_artifact, tell
 
 
 def arguments(parser: ArgumentParser) -> None:
     """An address."""
-    parser.add_argument("address", metavar="ADDRESS", help=ADDRESS)
-    speaks_json(parser)
+    names_artifact(parser)
 
 
 def command(options: Namespace) -> int:
