@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,24 +35,45 @@ def under_way(home: Path, study: str, server: str) -> Iterator[Callable[[str], N
         yield get_run_logger().info
 
 
+def flow_runs(
+    client: Any,
+    states: Iterable[str],
+    *,
+    deployment: UUID | None = None,
+    before: datetime | None = None,
+    after: datetime | None = None,
+    **asked: Any,
+) -> list[Any]:
+    """Flow runs that Prefect has.
+
+    Args:
+        client: Prefect's.
+        states: types of state, such as `RUNNING`.
+        deployment: of this one alone.
+        before: expected to start before.
+        after: expected to start after.
+        asked: `sort` and `limit`, as Prefect takes them.
+    """
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+
+    types = filters.FlowRunFilterStateType(any_=[StateType(name) for name in states])
+    due = filters.FlowRunFilterExpectedStartTime(before_=before, after_=after) if before or after else None
+    its = filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[deployment])) if deployment else None
+    wanted = filters.FlowRunFilter(state=filters.FlowRunFilterState(type=types), expected_start_time=due)
+    return client.read_flow_runs(flow_run_filter=wanted, deployment_filter=its, **asked)
+
+
 def supersede() -> None:
     """Inside a scheduled run: take away what came due before now, since this run finds the data as it is now."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
     from prefect.runtime import deployment
 
-    mine, waits = deployment.get_id(), filters.FlowRunFilterStateType(any_=[StateType.SCHEDULED])
+    mine = deployment.get_id()
     if mine is None:
         return
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(
-            flow_run_filter=filters.FlowRunFilter(
-                state=filters.FlowRunFilterState(type=waits),
-                expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=datetime.now(UTC)),
-            ),
-            deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[UUID(mine)])),
-        ):
+        for run in flow_runs(client, ["SCHEDULED"], deployment=UUID(mine), before=datetime.now(UTC)):
             if run.auto_scheduled:  # what a person asked for is done
                 client.delete_flow_run(run.id)
 
@@ -70,13 +91,9 @@ def close_abandoned(home: Path, server: str) -> None:
 def close_all() -> None:
     """Close every flow run that Prefect takes for running or about to."""
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
 
-    names = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-    wanted = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=names))
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=filters.FlowRunFilter(state=wanted)):
+        for run in flow_runs(client, ["RUNNING", "PENDING", "CANCELLING"]):
             _close(client, run)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
+from flows.runs import flow_runs
 from flows.server import using
 from rmpipe.config import StudyError, digest, nearest
 from rmpipe.journal import SERVED, Journal
@@ -242,8 +243,8 @@ def _listed(item: Any, home: Path) -> Listed:
         f"{schedule.cron} {schedule.timezone}" if schedule.cron else f"every {_spoken(schedule.every or timedelta())}"
     )
     state = _state(item, home)
-    ahead = _runs(item, ("SCHEDULED",), "EXPECTED_START_TIME_ASC", after=datetime.now().astimezone())
-    past = _runs(item, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RUNNING"), "EXPECTED_START_TIME_DESC")
+    ahead = _first(item, ("SCHEDULED",), "EXPECTED_START_TIME_ASC", after=datetime.now().astimezone())
+    past = _first(item, ("COMPLETED", "FAILED", "CRASHED", "CANCELLED", "RUNNING"), "EXPECTED_START_TIME_DESC")
     told: dict[str, str] = {}
     if ahead and state != "not served":
         told["next"] = _clock(ahead[0].expected_start_time)
@@ -255,19 +256,12 @@ def _listed(item: Any, home: Path) -> Listed:
     )
 
 
-def _runs(item: Any, states: Iterable[str], order: str, after: datetime | None = None) -> list[Any]:
+def _first(item: Any, states: Iterable[str], order: str, after: datetime | None = None) -> list[Any]:
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas import filters, sorting
-    from prefect.client.schemas.objects import StateType
+    from prefect.client.schemas.sorting import FlowRunSort
 
-    wanted = filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType(name) for name in states]))
-    due = filters.FlowRunFilterExpectedStartTime(after_=after) if after else None
     with get_client(sync_client=True) as client:
-        return client.read_flow_runs(
-            flow_run_filter=filters.FlowRunFilter(state=wanted, expected_start_time=due),
-            deployment_filter=filters.DeploymentFilter(id=filters.DeploymentFilterId(any_=[item.id])),
-            sort=sorting.FlowRunSort(order), limit=1,
-        )  # fmt: skip
+        return flow_runs(client, states, deployment=item.id, after=after, sort=FlowRunSort(order), limit=1)
 
 
 def _spoken(time: timedelta) -> str:
