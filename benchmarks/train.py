@@ -1,4 +1,4 @@
-"""Training a reward model with `rmpipe.algorithm.train_reward_model` against a bare torch loop, in one run.
+"""Training a reward model with `rmpipe.explicit.train_reward_model` against a bare torch loop, in one run.
 
     python benchmarks/train.py [--threads 1] [--steps 60] [--pairs 550] [--repeats 7]
 
@@ -72,7 +72,7 @@ def new_base(folder: Path) -> None:
 
 def training(steps: int) -> Any:
     """How the shipped study trains its reward model `off`, with this many steps."""
-    from flows.cli import find_study
+    from flows.inquiry import find_study
     from rmpipe.study import Study
 
     return Study.read(find_study("pocket")).reward_models["off"].training.model_copy(update={"steps": steps})
@@ -83,7 +83,7 @@ def training(steps: int) -> Any:
 
 def ours(base: Path, pairs: list[dict[str, str]], out: Path, config: Any) -> float:
     """Seconds that `train_reward_model` takes, from a folder and texts to saved weights."""
-    from rmpipe.algorithm import train_reward_model
+    from rmpipe.explicit import train_reward_model
 
     log = Quiet(out.with_suffix(".scratch"))
     shutil.rmtree(log.scratch, ignore_errors=True)  # from a checkpoint of the last repeat it would go on

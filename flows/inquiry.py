@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,6 @@ def inquire(
     Raises:
         StudyError: whatever is wrong with the study, or with a stage's name.
     """
-    from flows.teach import teach
     from rmpipe.store import Store
     from rmpipe.study import Study
     from tasks.stage import planning
@@ -113,11 +113,16 @@ def inquire(
     _import_from(file.absolute().parent)
     study = Study.read(file, changes)
     with planning(Store(), strict=strict, refresh=refresh) as plan:
-        report = teach(study)
+        report = _flow(study)(study)
     plan.check_names(refresh, "--refresh")
     if only:
         plan.keep(only)
     return Inquiry(study, plan, report)
+
+
+def _flow(study: Study) -> Any:
+    """The function that asks a study's question: `flows/NAME.py` has it."""
+    return getattr(import_module(f"flows.{study.flow}"), study.flow)
 
 
 def _import_from(folder: Path) -> None:

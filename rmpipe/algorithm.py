@@ -1,4 +1,4 @@
-"""Training through TRL: supervised finetuning, reward models, RLHF.
+"""Training through TRL: supervised finetuning, RLHF, and what all trainings share.
 
 Texts are turned into ids by `rmpipe.text` before a trainer sees them, so that what a reward model was trained on is to
 the token what it scores later. Trainers keep checkpoints in the stage's scratch folder; a run that was killed goes on
@@ -8,6 +8,7 @@ from the last whole one and ends in the same weights.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,11 +16,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field, model_validator
 
-from rmpipe.config import Config, Registry, Runtime, StudyError
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError
 from rmpipe.text import Text, encode, padding_id, render, response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+LOOKS = "looks"
+"""The folder of the weights that are kept while they are trained, a folder a step."""
 
 OPTIMISERS = {"adamw": "adamw_torch", "sgd": "sgd", "rmsprop": "rmsprop"}
 
@@ -71,14 +75,23 @@ class Finetuning(Training):
         return self
 
 
-class RewardTraining(Training):
-    """Bradley-Terry loss, -mean log sigmoid(r_chosen - r_rejected) + c mean (r_chosen + r_rejected)^2."""
+class PairTraining(Training):
+    """What every training on preference pairs has."""
 
     batch_size: int = Field(32, ge=1)
-    center_rewards_coefficient: float = Field(0.01, ge=0)
-    head: Literal["zero", "random"] = "zero"
-    """A head started at random adds noise of its own before any training."""
+    """Pairs a step."""
     max_length: int | None = Field(None, ge=1)
+    looks: Annotated[int, Neutral(1)] = Field(1, ge=1)
+    """How often the weights are kept while they are trained, evenly spaced, the end included: what is learnt when can
+    then be measured. Each costs a copy of the weights on the disk."""
+
+    fixed: Annotated[bool, Neutral(False)] = False
+    """Keep the hidden representations as they are: the head alone is trained, or of a language model the unembedding.
+    It is the setting of 2507.07981's Theorem 2."""
+
+    def kept(self) -> list[int]:
+        """The steps before the last at which the weights are kept."""
+        return sorted({round(self.steps * index / self.looks) for index in range(1, self.looks)} - {0, self.steps})
 
 
 class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
@@ -131,7 +144,7 @@ class Grpo(Algorithm):
         return GRPOTrainer, GRPOConfig, {"scale_rewards": self.scale_rewards, "loss_type": self.loss}
 
 
-# -- the three trainings --------------------------------------------------------------------------------------------
+# -- the trainings -----------------------------------------------------------------------------------------------
 
 
 def finetune(
@@ -151,54 +164,18 @@ def finetune(
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    model, tokenizer = _load(base) if isinstance(base, Path) else base
-    examples = [row for row in (_example(tokenizer, row) for row in rows) if _fits(row["input_ids"], config.max_length)]
+    model, tokenizer = load(base) if isinstance(base, Path) else base
+    examples = [row for row in (_example(tokenizer, row) for row in rows) if fits(row["input_ids"], config.max_length)]
     if not examples:
         raise StudyError(f"finetuning.max_length: no row has as few as {config.max_length} tokens; raise it")
     more = {"max_length": None, "completion_only_loss": True, "packing": False, "shuffle_dataset": False}
-    arguments = _arguments(SFTConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more)
+    arguments = trainer_arguments(
+        SFTConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more
+    )
     trainer = SFTTrainer(
-        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer)
+        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=padded(tokenizer)
     )
-    _run(trainer, config, log, out, tokenizer)
-
-
-def train_reward_model(
-    base: Path, pairs: Iterable[dict[str, Any]], out: Path, *, config: RewardTraining, seed: int, log: Log
-) -> None:
-    """Train a linear head, and the model under it, on preference pairs by the Bradley-Terry loss.
-
-    Args:
-        base: a causal language model's folder; its unembedding is replaced by a head of one output.
-        pairs: {"prompt", "chosen", "rejected"}.
-        out: where to; loads with AutoModelForSequenceClassification.
-    """
-    import torch
-    from datasets import Dataset
-    from transformers import AutoModelForSequenceClassification
-    from trl import RewardConfig, RewardTrainer
-
-    _, tokenizer = _load(base, model=False)
-    torch.manual_seed(seed)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, use_safetensors=True
-    )
-    model.config.pad_token_id = padding_id(tokenizer)
-    if config.head == "zero":
-        torch.nn.init.zeros_(model.score.weight)
-    examples = [
-        {f"{side}_ids": encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")}
-        for pair in pairs
-    ]
-    examples = [row for row in examples if all(_fits(ids, config.max_length) for ids in row.values())]
-    if not examples:
-        raise StudyError(f"training.max_length: no pair has as few as {config.max_length} tokens a side; raise it")
-    more: dict[str, Any] = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
-    arguments = _arguments(RewardConfig, config, seed, log, batch=config.batch_size, **more)
-    trainer = RewardTrainer(
-        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=_padded(tokenizer)
-    )
-    _run(trainer, config, log, out, tokenizer)
+    run(trainer, config, log, out, tokenizer)
 
 
 def align(
@@ -219,7 +196,7 @@ def align(
     from datasets import Dataset
 
     trainer_class, arguments_class, special = config.trainer()
-    _, tokenizer = _load(policy, model=False)
+    _, tokenizer = load(policy, model=False)
     rendered = {render(tokenizer, prompt): prompt for prompt in prompts}
     if len(rendered) < config.prompts_per_step:
         told = f"{config.prompts_per_step} prompts a step, and the policy split has {len(rendered)} distinct ones"
@@ -233,13 +210,13 @@ def align(
     trainer = trainer_class(
         str(policy),
         reward_funcs=_felt(reward, rendered, tokenizer),
-        args=_arguments(arguments_class, config, seed, log, batch=batch, **more, **special),
+        args=trainer_arguments(arguments_class, config, seed, log, batch=batch, **more, **special),
         train_dataset=Dataset.from_list([{"prompt": text} for text in rendered]),
-        processing_class=_padded(tokenizer, side="left"),
+        processing_class=padded(tokenizer, side="left"),
     )
     if evaluate is not None:
         trainer.add_callback(_looking(evaluate, config.looks(), tokenizer))
-    _run(trainer, config, log, out, tokenizer)
+    run(trainer, config, log, out, tokenizer)
 
 
 def _felt(
@@ -263,11 +240,35 @@ def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": ids, "completion_mask": [0] * asked + [1] * (len(ids) - asked)}
 
 
-def _fits(ids: list[int], limit: int | None) -> bool:
+def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | None) -> list[dict[str, list[int]]]:
+    """Pairs as ids: of the prompt, and of each response with its end of sequence.
+
+    Args:
+        pairs: {"prompt", "chosen", "rejected"}.
+        limit: the most tokens of prompt and response together; longer pairs are left out.
+
+    Raises:
+        StudyError: no pair is left.
+    """
+    rows = []
+    for pair in pairs:
+        begin = len(encode(tokenizer, pair["prompt"]))
+        whole = {side: encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")}
+        if all(fits(ids, limit) for ids in whole.values()):
+            rows.append({f"{side}_ids": ids[begin:] for side, ids in whole.items()})
+            rows[-1]["prompt_ids"] = whole["chosen"][:begin]
+    if not rows:
+        raise StudyError(f"training.max_length: no pair has as few as {limit} tokens a side; raise it")
+    return rows
+
+
+def fits(ids: list[int], limit: int | None) -> bool:
+    """Whether a text is within a limit of tokens."""
     return limit is None or len(ids) <= limit
 
 
-def _load(folder: Path, *, model: bool = True) -> tuple[Any, Any]:
+def load(folder: Path, *, model: bool = True) -> tuple[Any, Any]:
+    """A causal language model to train, or None if it is not asked for, and its tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -275,7 +276,7 @@ def _load(folder: Path, *, model: bool = True) -> tuple[Any, Any]:
     return loaded, AutoTokenizer.from_pretrained(folder)
 
 
-def _padded(tokenizer: Any, side: str = "right") -> Any:
+def padded(tokenizer: Any, side: str = "right") -> Any:
     """A copy of the tokenizer that trainers can pad with: the saved one stays as it came."""
     import copy
 
@@ -285,7 +286,7 @@ def _padded(tokenizer: Any, side: str = "right") -> Any:
     return other
 
 
-def _arguments(
+def trainer_arguments(
     kind: type, config: Training, seed: int, log: Log, *, batch: int, micro: int | None = None, **more: Any
 ) -> Any:
     """Trainer arguments with everything said that has a default we do not want (bf16 and checkpointing on, for two)."""
@@ -308,7 +309,20 @@ def _arguments(
     )  # fmt: skip
 
 
-def _run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> None:
+def run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> None:
+    """Train to the end, from the last whole checkpoint if a kill has left one, and save the model with its tokenizer.
+
+    Args:
+        out: where to; the looks of a `PairTraining` go beside it, into `looks/STEP/` and its own name.
+
+    Raises:
+        RuntimeError: the trainer ended before its last step.
+    """
+    looks = log.scratch / LOOKS
+    if isinstance(config, PairTraining) and config.fixed:
+        _fix(trainer.model)
+    if isinstance(config, PairTraining) and (kept := config.kept()):
+        trainer.add_callback(_keeping(looks, out.name, kept, tokenizer))
     trainer.add_callback(_telling(config, log))
     trainer.remove_callback(_printer())
     resumed = _last_whole(log.scratch / "trainer")
@@ -318,7 +332,21 @@ def _run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) ->
     trainer.train(resume_from_checkpoint=resumed)
     if trainer.state.global_step < config.steps:
         raise RuntimeError(f"the trainer ended after {trainer.state.global_step} of {config.steps} steps")
-    trainer.model.save_pretrained(out, safe_serialization=True)
+    _save(trainer.model, tokenizer, out)
+    if looks.exists():
+        shutil.copytree(looks, out.parent / LOOKS)
+
+
+def _fix(model: Any) -> None:
+    """Let nothing but a model's head be trained."""
+    if model.config.get_text_config().tie_word_embeddings and model.get_output_embeddings() is not None:
+        told = "its unembedding is its embedding, so that to train it moves the hidden representations"
+        raise StudyError(f"training.fixed: {model.config.name_or_path}: {told}; leave fixed out")
+    model.base_model.requires_grad_(False)
+
+
+def _save(model: Any, tokenizer: Any, out: Path) -> None:
+    model.save_pretrained(out, safe_serialization=True)
     tokenizer.save_pretrained(out)
 
 
@@ -356,6 +384,18 @@ def _telling(config: Training, log: Log) -> Any:
             log.metrics(numbers, state.global_step)
 
     return Telling()
+
+
+def _keeping(folder: Path, name: str, steps: list[int], tokenizer: Any) -> Any:
+    """The weights at some steps, in the scratch folder, so that a run that goes on after a kill has those of before."""
+    from transformers import TrainerCallback
+
+    class Keeping(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            if state.global_step in steps:
+                _save(model, tokenizer, folder / f"{state.global_step:06d}" / name)
+
+    return Keeping()
 
 
 def _looking(evaluate: Callable[[Any, Any, int], dict[str, float]], looks: list[int], tokenizer: Any) -> Any:

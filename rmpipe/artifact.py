@@ -203,6 +203,12 @@ class Scores(Artifact):
         file = self.path / "pairs.npy"
         return np.load(file, allow_pickle=False) if file.exists() else None
 
+    def looks(self) -> np.ndarray:
+        """The same at the steps at which the reward model's weights were kept, (looks, n, 2)."""
+        import numpy as np
+
+        return np.load(self.path / "looks.npy", allow_pickle=False)
+
 
 class Weights(Artifact):
     """A causal language model in the form of `save_pretrained`, or a reference to a folder or hub id."""
@@ -247,6 +253,25 @@ class RewardModel(Artifact):
     def components(self) -> list[RewardModel]:
         """The reward models it is made of."""
         return self.inputs.get("components") or []
+
+    @property
+    def base(self) -> Path | None:
+        """The folder of the language model that it was trained from; None where it was not."""
+        base = self.inputs.get("base")
+        return None if base is None else base.model
+
+    @property
+    def model(self) -> Path:
+        """The folder of its weights, which of an implicit one is a language model's."""
+        return self.path / "model"
+
+    def looks(self) -> list[str]:
+        """The steps at which its weights were kept while it was trained, in their order; the end is not among them."""
+        return sorted(folder.name for folder in self.path.glob("looks/*"))
+
+    def look(self, step: str) -> Path:
+        """The folder of one of `looks()`."""
+        return self.path / "looks" / step
 
 
 class Measurement(Artifact):

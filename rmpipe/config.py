@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import json
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, get_args
 
@@ -148,23 +149,32 @@ def load_entries(group: str) -> list[str]:
     return faults
 
 
+def _path(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
+
+
 class Registry:
     """A family of configurations, each found by one literal: `class Scaled(Kind): kind: Literal["scaled"]`.
 
-    Third parties add members through an entry point of the family's group, which need only import their module.
+    A member that is not ours is named by its place, `kind = "my_module:MyClass"`, its module beside the study or
+    installed; or a package adds it under its own literal, through an entry point of the family's group.
     """
 
     family: ClassVar[dict[str, type[Config]]]
     key: ClassVar[str]
     group: ClassVar[str]
+    ours: ClassVar[tuple[str, ...]]
+    """Modules with members that are imported when one is asked for."""
 
-    def __init_subclass__(cls, key: str = "", group: str = "", **kwargs: Any) -> None:
+    def __init_subclass__(cls, key: str = "", group: str = "", ours: tuple[str, ...] = (), **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if key:
-            cls.family, cls.key, cls.group = {}, key, group
+            cls.family, cls.key, cls.group, cls.ours = {}, key, group, ours
 
     @classmethod
-    def __pydantic_init_subclass__(cls, key: str = "", group: str = "", **kwargs: Any) -> None:
+    def __pydantic_init_subclass__(
+        cls, key: str = "", group: str = "", ours: tuple[str, ...] = (), **kwargs: Any
+    ) -> None:
         field = getattr(cls, "model_fields", {}).get(cls.key)
         for literal in get_args(field.annotation) if field else ():
             cls.family[literal] = cls  # type: ignore[assignment]
@@ -183,13 +193,59 @@ class Registry:
             raise StudyError(f"{where}: expected a section, got {table!r}")
         name = table.get(cls.key)
         if name is not None and not isinstance(name, str):
-            raise StudyError(f"{where}.{cls.key}: expected a name, got {name!r}; {nearest('', list(cls.family))}")
-        faults = [] if name in cls.family else load_entries(cls.group)
+            raise StudyError(f"{_path(where, cls.key)}: expected a name, got {name!r}; {nearest('', list(cls.family))}")
+        member = cls.member(name, where)
+        if name and ":" in name:
+            table = {key: value for key, value in table.items() if key != cls.key}
+        try:
+            return member(**table)
+        except ValidationError as error:
+            raise StudyError(explain(error, member, where)) from error
+
+    @classmethod
+    def member(cls, name: str | None, where: str) -> Any:
+        """The class of a member, by its literal or its place.
+
+        Raises:
+            StudyError: there is none; names the nearest.
+        """
+        return cls._at(name, where) if name and ":" in name else cls._named(name, where)
+
+    @classmethod
+    def _named(cls, name: str | None, where: str) -> type[Config]:
+        """A member by its literal."""
+        faults: list[str] = []
+        if name not in cls.family:
+            for module in cls.ours:
+                import_module(module)
+        if name not in cls.family:
+            faults = load_entries(cls.group)
         if name not in cls.family:
             problem = "missing" if name is None else f"no {cls.key} {name!r}"
             told = [f"{problem}; {nearest(str(name), list(cls.family))}", *faults]
-            raise StudyError(f"{where}.{cls.key}: {'; '.join(told)}")
+            raise StudyError(f"{_path(where, cls.key)}: {'; '.join(told)}")
+        return cls.family[name]
+
+    @classmethod
+    def _at(cls, place: str, where: str) -> Any:
+        """A member by its place, `module:Class`."""
+        module, _, name = place.partition(":")
+        form = f'a subclass of {cls.__module__}.{cls.__name__} is expected at {cls.key} = "module:Class"'
         try:
-            return cls.family[name](**table)
-        except ValidationError as error:
-            raise StudyError(explain(error, cls.family[name], where)) from error
+            member = getattr(import_module(module), name)
+        except AttributeError:
+            raise StudyError(f"{_path(where, cls.key)}: {module} has no {name!r}; {form}") from None
+        except Exception as error:  # whatever its module raises
+            raise StudyError(
+                f"{_path(where, cls.key)}: {module} cannot be imported ({in_one_line(error)}); {form}"
+            ) from error
+        if not (isinstance(member, type) and issubclass(member, cls)):
+            raise StudyError(f"{_path(where, cls.key)}: {place} is something else; {form}")
+        return member
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON holds it, so that `parse` gives it back in another process: what is not ours by its place."""
+        kind = type(self)
+        dumped: dict[str, Any] = self.model_dump(mode="json")  # type: ignore[attr-defined]
+        foreign = kind.__module__.partition(".")[0] != __name__.partition(".")[0]
+        return dumped | ({self.key: f"{kind.__module__}:{kind.__qualname__}"} if foreign else {})

@@ -1,7 +1,7 @@
 """Where preference pairs come from: one frozen class a source, found by its `source`.
 
-Other packages add sources through the entry point group `rmpipe.sources`: a module with a subclass of `Dataset` whose
-`source` is a literal is all it takes.
+A source of your own is one class in one file: `source = "my_module:MyClass"` finds it beside the study, and a package
+adds it under its own literal through the entry point group `rmpipe.sources`.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rmpipe.config import Config, Registry, Runtime, StudyError, nearest
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, nearest
 from rmpipe.pair import FIELDS
 from rmpipe.source import WEIGHTS, fingerprint_path, fingerprint_place, reaching
 from rmpipe.table import Row, read, renamed
 
 
-class Dataset(Registry, Config, key="source", group="rmpipe.sources"):
+class Dataset(Registry, Config, key="source", group="rmpipe.sources", ours=("rmpipe.hamiltonian", "rmpipe.persona")):
     """Where preference pairs come from, and what is kept of them."""
 
     source: str
-    policy_fraction: float = Field(0.3, gt=0, lt=1)
-    """Share of the prompts kept apart for policy-gradient training."""
+    policy_fraction: float = Field(0.3, ge=0, lt=1)
+    """Share of the prompts kept apart for policy-gradient training; 0 where no policy is trained or sampled."""
     test_fraction: float = Field(0.15, gt=0, lt=1)
     """Share of the prompts held out; where the data's own split column holds rows out, those are taken instead."""
     test_splits: tuple[str, ...] | None = None
@@ -136,12 +136,14 @@ class WorldSource(Dataset):
 
     source: Literal["world"] = "world"
     pairs: int = Field(1200, ge=10)
+    topics: Annotated[tuple[str, ...] | None, Neutral(None)] = None
+    """What the prompts are about, None for all of its topics: others are another domain."""
 
     def rows(self, seed: int) -> tuple[list[Row], str]:
         """Made from the seed."""
         from rmpipe import world
 
-        return list(world.preferences(seed, self.pairs)), "the embedded world"
+        return list(world.preferences(seed, self.pairs, self.topics)), "the embedded world"
 
 
 def _without_split(row: Row) -> Row:

@@ -57,20 +57,35 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     """
     import pandas as pd
 
-    raw, name = dataset.rows(seed)
     dropped: Counter[str] = Counter()
-    rows = _distinct(checked(raw, name, partial(_pair, dataset)), dataset, name, dropped)
-    _check_form(rows, name)
-    rows = _short(rows, dataset, name, dropped)
+    rows, name, read = usable(dataset, seed, dropped)
     rows = split(rows, dataset, seed, name, dropped)
     rows = drawn(rows, dataset.limit, seed)
     counts = Counter(row["split"] for row in rows)
     for part in SPLITS:
-        if not counts[part]:
-            told = f"no pair is left for the {part} split ({len(raw)} read, dropped: {dict(dropped)})"
+        if not counts[part] and not (part == "policy" and dataset.policy_fraction == 0):
+            told = f"no pair is left for the {part} split ({read} read, dropped: {dict(dropped)})"
             raise StudyError(f"{name}: {told}; give more data or larger limits{_whole(counts)}")
-    summary = {"read": len(raw), "dropped": dict(dropped), "kept": dict(counts), **_lengths(rows)}
+    summary = {"read": read, "dropped": dict(dropped), "kept": dict(counts), **_lengths(rows)}
     return pd.DataFrame(rows).drop(columns=["row", "tokens"], errors="ignore"), summary
+
+
+def usable(dataset: Dataset, seed: int, dropped: Counter[str]) -> tuple[list[Row], str, int]:
+    """Every row that can be used: checked, with an id, once, within the length limits; `split` says train or test.
+
+    Args:
+        dropped: is told what is left out, and how often.
+
+    Returns:
+        the rows, what to call their origin, and how many were read.
+
+    Raises:
+        StudyError: names file, row and field of what cannot be used, with the remedy.
+    """
+    raw, name = dataset.rows(seed)
+    rows = _distinct(checked(raw, name, partial(_pair, dataset)), dataset, name, dropped)
+    _check_form(rows, name)
+    return _short(rows, dataset, name, dropped), name, len(raw)
 
 
 def relabel(frame: pd.DataFrame, truth: Callable[..., Any], ties: str = "drop") -> tuple[pd.DataFrame, dict[str, int]]:

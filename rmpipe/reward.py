@@ -1,15 +1,15 @@
 """Kinds of reward models: one frozen class each, found by its `kind`, behind one `Scorer`.
 
-Other packages add kinds through the entry point group `rmpipe.reward_models`: a module with a subclass of `Kind` whose
-`kind` is a literal is all it takes. Names of other things in the study (`of`, `base`) are outside a kind's identity,
-since what they stand for is an input whose own address counts.
+A kind of your own is one class in one file: `kind = "my_module:MyClass"` finds it beside the study, and a package adds
+it under its own literal through the entry point group `rmpipe.reward_models`. Names of other things in the study (`of`,
+`base`) are outside a kind's identity, since what they stand for is an input whose own address counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 from pydantic import Field, field_validator, model_validator
 
 from rmpipe import truth
-from rmpipe.algorithm import RewardTraining
+from rmpipe.algorithm import Log, PairTraining
 from rmpipe.config import Config, Registry, Runtime, StudyError, canonical_json
 from rmpipe.source import fingerprint_path
 from rmpipe.text import Text
@@ -39,7 +39,10 @@ class Scorer(Protocol):
 Change = Callable[["np.ndarray", Sequence[Text], Sequence[str]], "np.ndarray"]
 
 
-class Kind(Registry, Config, key="kind", group="rmpipe.reward_models"):
+class Kind(
+    Registry, Config, key="kind", group="rmpipe.reward_models",
+    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative"),
+):  # fmt: skip
     """A reward model as a study describes it.
 
     Attributes:
@@ -66,12 +69,16 @@ class Kind(Registry, Config, key="kind", group="rmpipe.reward_models"):
     def prepare(self, out: Path, prompts_by_split: dict[str, list[Text]]) -> None:
         """Write into its folder what its scorer needs to know about the study's prompts; most kinds need nothing."""
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+    def scorer(
+        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
+        batch_tokens: int = 8192,
+    ) -> Scorer:  # fmt: skip
         """The function that gives rewards.
 
         Args:
             folder: where it was trained or prepared.
             components: scorers of `self.components`.
+            base: the folder of the language model that it was trained from, for kinds that were.
             batch_tokens: tokens in a batch, for kinds with a model; speed only.
         """
         raise NotImplementedError
@@ -80,40 +87,39 @@ class Kind(Registry, Config, key="kind", group="rmpipe.reward_models"):
 # -- models ---------------------------------------------------------------------------------------------------------
 
 
-class Explicit(Kind):
-    """A linear head on a language model, trained here on preference pairs (Bradley-Terry)."""
+class Trained(Kind):
+    """A reward model that is trained here on preference pairs, from a language model of the study."""
 
-    kind: Literal["explicit"] = "explicit"
-    base: Annotated[str, Runtime]
-    """The policy it starts from."""
+    base: Annotated[str | None, Runtime] = None
+    """The policy it starts from; None, where the question allows it, for each policy of the study in turn."""
     on_policy: float = Field(0.0, ge=0, le=1)
     """Share of pairs whose responses were drawn from `on_policy_of`."""
     on_policy_of: Annotated[str | None, Runtime] = None
     pairs: int | None = Field(None, ge=1)
     """How many pairs, None for all."""
-    truncate: bool = False
-    """Cut the beginning off texts that are too long to score, rather than refuse them."""
-    training: RewardTraining
+    training: PairTraining
 
     @model_validator(mode="after")
-    def _drawn_from_someone(self) -> Explicit:
+    def _drawn_from_someone(self) -> Trained:
         if self.on_policy > 0 and self.on_policy_of is None:
             raise ValueError("on_policy > 0 needs on_policy_of, the policy that the pairs are drawn from")
         return self
 
-    def describe(self) -> str:
-        """One line for a person."""
+    def learnt(self) -> str:
+        """How long it was trained, and on what, for a person."""
         origin = f", {self.on_policy:.0%} of them on-policy" if self.on_policy else ""
         pairs = f"{self.pairs} pairs" if self.pairs else "all pairs"
-        return f"explicit: a head on {self.base}, {self.training.steps} steps on {pairs}{origin}"
+        return f"{self.training.steps} steps on {pairs}{origin}"
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
-        """Scores with the weights in the folder's `model/`."""
-        from rmpipe.scoring import SequenceScorer
+    def train(self, base: Path, rows: Iterable[dict[str, Any]], out: Path, *, seed: int, log: Log) -> None:
+        """Train, and save the model with its tokenizer.
 
-        if folder is None:
-            raise StudyError("an explicit reward model is scored from the folder it was trained into; give that folder")
-        return SequenceScorer(folder / "model", truncate=self.truncate, batch_tokens=batch_tokens)
+        Args:
+            base: the folder of the language model that it starts from.
+            rows: {"prompt", "chosen", "rejected"}.
+            out: where to: the folder `model` of the artifact.
+        """
+        raise NotImplementedError
 
 
 class Pretrained(Kind):
@@ -136,7 +142,10 @@ class Pretrained(Kind):
         """One line for a person."""
         return f"pretrained: {self.path}" + (f" at {self.revision}" if self.revision else "")
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+    def scorer(
+        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
+        batch_tokens: int = 8192,
+    ) -> Scorer:  # fmt: skip
         """Scores with the model at `path`."""
         from rmpipe.scoring import SequenceScorer
 
@@ -165,7 +174,10 @@ class Truth(Kind):
         """SHA-256 of the file of a function that is not ours."""
         return truth.fingerprint(self.function)
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+    def scorer(
+        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
+        batch_tokens: int = 8192,
+    ) -> Scorer:  # fmt: skip
         """Scores with the function, and refuses what is not one number a response."""
         function = truth.find(self.function)
 
@@ -194,7 +206,10 @@ class Transform(Kind):
         """The function from (rewards (n,) float64, prompts, responses) to rewards (n,)."""
         raise NotImplementedError
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+    def scorer(
+        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
+        batch_tokens: int = 8192,
+    ) -> Scorer:  # fmt: skip
         """Scores with the other model, and changes what it says."""
         (inner,), change = components, self.change(folder)
 
@@ -359,7 +374,10 @@ class Ensemble(Kind):
         weighted = f", weights {', '.join(f'{weight:g}' for weight in self.weights)}" if self.weights else ""
         return f"ensemble: mean of {', '.join(self.of)}{weighted}"
 
-    def scorer(self, folder: Path | None, components: Sequence[Scorer] = (), *, batch_tokens: int = 8192) -> Scorer:
+    def scorer(
+        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
+        batch_tokens: int = 8192,
+    ) -> Scorer:  # fmt: skip
         """Scores with each, and takes the mean."""
         import numpy as np
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 Form = Literal["continuation", "conversation"]
+Read = Literal["last", "mean"]
 
 
 class SequenceScorer:
@@ -36,19 +37,21 @@ class SequenceScorer:
         output: which output to read of a model that has several.
         max_length: most tokens a text may have; by default what the model holds.
         truncate: cut the beginning off texts that are longer, rather than refuse them.
+        read: `last`: the head is read at the last token; `mean`: the mean of what it says at each token of the response
+            of a continuation.
         batch_tokens: tokens in a batch, padding included; speed only.
     """
 
     def __init__(
         self, source: Path | str, *, revision: str | None = None, trust_remote_code: bool = False,
         form: Form = "continuation", end_of_sequence: bool = True, output: int | None = None, dtype: str = "float32",
-        max_length: int | None = None, truncate: bool = False, batch_tokens: int = 8192,
+        max_length: int | None = None, truncate: bool = False, read: Read = "last", batch_tokens: int = 8192,
     ):  # fmt: skip
         from transformers import AutoTokenizer
 
         told = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.source, self.form, self.end_of_sequence, self.truncate = str(source), form, end_of_sequence, truncate
-        self.batch_tokens, self.output = batch_tokens, output or 0
+        self.batch_tokens, self.output, self.reading = batch_tokens, output or 0, read
         self.model = load(source, output=output, dtype=dtype, **told)
         self.tokenizer = AutoTokenizer.from_pretrained(source, **told)
         self.max_length = min(max_length or _held(self.model, self.tokenizer), _held(self.model, self.tokenizer))
@@ -62,16 +65,44 @@ class SequenceScorer:
         """
         import numpy as np
 
+        if self.reading == "mean":
+            return self._means(prompts, responses)
         rows = [tuple(ids) for ids in self.ids(prompts, responses)]
         distinct = sorted(dict.fromkeys(rows), key=len, reverse=True)  # longest first: what does not fit fails at once
         rewards: dict[tuple[int, ...], float] = {}
         for batch in batches(distinct, self.batch_tokens, equal=self.read is None):
             rewards |= zip(batch, self._rewards(batch), strict=True)
-        scores = np.array([rewards[row] for row in rows], dtype=np.float32)
+        return self._known(np.array([rewards[row] for row in rows], dtype=np.float32))
+
+    def _known(self, scores: np.ndarray) -> np.ndarray:
+        import numpy as np
+
         if not np.isfinite(scores).all():
             row = int(np.flatnonzero(~np.isfinite(scores))[0])
             raise StudyError(f"{self.source}: row {row} has the reward {scores[row]}; the model's weights are broken")
         return scores
+
+    def _means(self, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+        """What the head says at the response's tokens, on average."""
+        import numpy as np
+        import torch
+
+        if self.read is None or self.form != "continuation":
+            raise StudyError(f"{self.source}: read = mean needs a decoder with a linear head, and a continuation")
+        backbone, head = self.read
+        scores, rows = np.zeros(len(responses), dtype=np.float32), self.ids(prompts, responses)
+        begins = [len(row) - len(self._encoded(prompt, text)) + len(encode(self.tokenizer, prompt))
+                  for row, prompt, text in zip(rows, prompts, responses, strict=True)]  # fmt: skip
+        order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+        for batch in batches([tuple(rows[index]) for index in order], self.batch_tokens):
+            part, order = order[: len(batch)], order[len(batch) :]
+            ids, mask = padded(batch, padding_id(self.tokenizer), self.model.device)
+            begin = torch.tensor([max(0, begins[index]) for index in part], device=ids.device)
+            said = mask * (torch.arange(ids.shape[1], device=ids.device) >= begin[:, None])
+            with torch.inference_mode():
+                hidden = backbone(ids, attention_mask=mask, use_cache=False).last_hidden_state
+                scores[part] = explicit_reward(hidden, said, head.weight[self.output], read="mean").float().cpu()
+        return self._known(scores)
 
     def ids(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[list[int]]:
         """Each text as the model reads it."""

@@ -1,29 +1,26 @@
 """A study: one frozen value read from a TOML file, with every key checked before any compute.
 
-A study names bases, policies, reward models and algorithms, and asks a question about them. `extends = "pocket"` takes
-another study and changes only what is said, `reward_models.half = false` takes a section away, and `--set a.b=c` does
-the same from the command line; `rmpipe.sheet` has the rules.
+A study names bases, policies and reward models, and asks a question about them; `flow` says which, and what else it
+may say: `rmpipe.teaching`, `rmpipe.generalising`. `extends = "pocket"` takes another study and changes only what is
+said, `reward_models.half = false` takes a section away, and `--set a.b=c` does the same from the command line;
+`rmpipe.sheet` has the rules.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
-from rmpipe.algorithm import Algorithm, Finetuning
-from rmpipe.claim import CLAIMED, Claim
+from rmpipe.algorithm import Finetuning
 from rmpipe.config import Config, Registry, Runtime, StudyError, explain, nearest
 from rmpipe.dataset import Dataset
 from rmpipe.demonstration import Demonstrations
 from rmpipe.policy import check_folder
-from rmpipe.preference import check
-from rmpipe.reward import Explicit, Kind
+from rmpipe.reward import Kind, Trained
 from rmpipe.sheet import change_in, load, prefixed
 from rmpipe.source import check_place, check_there
 
@@ -57,23 +54,6 @@ class Scoring(Config):
     """How texts are batched for a reward model: speed only."""
 
     batch_tokens: Annotated[int, Runtime] = Field(8192, ge=1)
-
-
-class Measuring(Config):
-    """What `measure` needs to know."""
-
-    threshold: float = Field(0.05, ge=0)
-    """Reward std, of the whitened reward, below which a prompt teaches nothing."""
-    draws: int = Field(2000, ge=100)
-    """Bootstrap draws over prompts."""
-
-
-class Evaluation(Config):
-    """How a policy is evaluated while it is trained: on held-out prompts, with the same random numbers each time."""
-
-    prompts: int = Field(100, ge=2)
-    responses: int = Field(4, ge=1)
-    batch_size: Annotated[int, Runtime] = Field(128, ge=1)
 
 
 class Base(Registry, Config, key="kind", group="rmpipe.bases"):
@@ -117,39 +97,24 @@ class PolicySpec(Config):
     finetuning: Finetuning | None = None
 
 
-class Grid(Config):
-    """Which cells are aligned with an algorithm; None is all of them."""
-
-    algorithms: tuple[str, ...] | None = None
-    policies: tuple[str, ...] | None = None
-    reward_models: tuple[str, ...] | None = None
-    seeds: tuple[int, ...] | None = None
-
-    @field_validator("*")
-    @classmethod
-    def _some(cls, names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
-        if names == ():
-            raise ValueError("empty, so no cell is left; name one at least, or leave it out for all")
-        return names
+Seeds = tuple[Annotated[int, Field(ge=0, lt=2**32)], ...]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One policy taught by one reward model with one algorithm and one seed."""
+class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.teaching", "rmpipe.generalising")):
+    """What a person says about any inquiry.
 
-    seed: int
-    policy: str
-    reward_model: str
-    algorithm: str
+    Attributes:
+        families: the sections whose members are found by a literal of their own.
+        named: the sections of which one member at least must be there.
+    """
 
-
-class Study(Config):
-    """All that a person says about an inquiry."""
+    families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind}
+    named: ClassVar[tuple[str, ...]] = ("seeds", "bases", "policies", "reward_models")
 
     name: str
-    question: str = "Which reward model teaches this policy best?"
-    flow: Literal["teach"] = "teach"
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = (1,)
+    question: str
+    flow: str
+    seeds: Seeds = (1,)
     dataset: SerializeAsAny[Dataset]
     ground_truth: str | None = None
     """The reward model, of any kind, that stands for what people want; None, or "", where nobody knows it."""
@@ -157,14 +122,8 @@ class Study(Config):
     bases: dict[str, SerializeAsAny[Base]]
     policies: dict[str, PolicySpec]
     reward_models: dict[str, SerializeAsAny[Kind]]
-    sampling: Sampling = Sampling()
     collecting: Collecting = Collecting()
     scoring: Scoring = Scoring()
-    measuring: Measuring = Measuring()
-    algorithms: dict[str, SerializeAsAny[Algorithm]]
-    evaluation: Evaluation = Evaluation()
-    grid: tuple[Grid, ...] = (Grid(),)
-    claims: tuple[Claim, ...] = ()
 
     @field_validator("seeds")
     @classmethod
@@ -178,10 +137,10 @@ class Study(Config):
     def _none_if_empty(cls, name: Any) -> Any:
         return None if name == "" else name
 
-    @field_validator("seeds", "bases", "policies", "reward_models", "algorithms", "grid")
+    @field_validator("*")
     @classmethod
     def _some(cls, members: Any, info: ValidationInfo) -> Any:
-        if not members:
+        if info.field_name in cls.named and not members:
             remedy = "leave it out for all cells" if info.field_name == "grid" else "name one at least"
             raise ValueError(f"empty, so no cell is left; {remedy}")
         return members
@@ -201,26 +160,14 @@ class Study(Config):
         for change in changes:
             change_in(table, change)
         try:
-            study = cls(**_typed(table))
-            study._check()
+            kind = _asking(table)
+            study: Study = kind(**_typed(table, kind))
+            study.check()
         except ValidationError as error:
-            raise StudyError(prefixed(file, explain(error, cls))) from error
+            raise StudyError(prefixed(file, explain(error, kind))) from error
         except StudyError as error:
             raise StudyError(prefixed(file, str(error))) from error
         return study
-
-    def cells(self) -> Iterator[Cell]:
-        """Policy x reward model x algorithm x seed, as far as the grid asks for them, each once."""
-        seen = set()
-        for seed in self.seeds:
-            for grid in self.grid:
-                for policy in _chosen(grid.policies, self.policies):
-                    for algorithm in _chosen(grid.algorithms, self.algorithms):
-                        for name in _chosen(grid.reward_models, self.reward_models):
-                            cell = Cell(seed, policy, name, algorithm)
-                            if cell not in seen and (grid.seeds is None or seed in grid.seeds):
-                                seen.add(cell)
-                                yield cell
 
     def check_sources(self) -> None:
         """Look into every file and folder that the study names, before anything is spent; hub ids pass.
@@ -228,7 +175,6 @@ class Study(Config):
         Raises:
             StudyError: names field, file, what is wrong and the remedy.
         """
-        self._check_prompts()
         for where, config in self._sources():
             if config.kind == "pretrained":
                 try:
@@ -242,43 +188,28 @@ class Study(Config):
                 except StudyError as error:
                     raise StudyError(f"policies.{name}.demonstrations.path: {error}") from error
 
-    def _check_prompts(self) -> None:
-        """Look into the pairs as the first seed takes them: a step takes no more prompts than its policy split has."""
-        seed = next(self.cells()).seed
-        pairs = check(self.dataset, seed)
-        if pairs is None:
-            return
-        there = len({json.dumps(prompt, sort_keys=True) for prompt in pairs.loc[pairs["split"] == "policy", "prompt"]})
-        for name in dict.fromkeys(cell.algorithm for cell in self.cells() if cell.seed == seed):
-            asked = self.algorithms[name].prompts_per_step
-            if asked > there:
-                told = f"{asked} prompts a step, and the policy split of seed {seed} has {there} distinct ones"
-                remedy = f"lower it to {there}, or raise dataset.policy_fraction or the number of pairs"
-                raise StudyError(f"algorithms.{name}.prompts_per_step: {told}; {remedy}")
-
     def _sources(self) -> list[tuple[str, Any]]:
         """Everything that may name a place outside the store, by its name in the study."""
         bases = [(f"bases.{name}", base) for name, base in self.bases.items()]
         return bases + [(f"reward_models.{name}", kind) for name, kind in self.reward_models.items()]
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
         if self.ground_truth is not None:
-            _known("ground_truth", self.ground_truth, self.reward_models)
+            known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
-            _known(f"policies.{name}.base", policy.base, self.bases)
+            known(f"policies.{name}.base", policy.base, self.bases)
             _check_finetuned(f"policies.{name}", policy)
         for name, kind in self.reward_models.items():
             for part in kind.components:
-                _known(f"reward_models.{name}.of", part, self.reward_models)
+                known(f"reward_models.{name}.of", part, self.reward_models)
             for attribute in ("base", "on_policy_of"):
                 if (value := getattr(kind, attribute, None)) is not None:
-                    _known(f"reward_models.{name}.{attribute}", value, self.policies)
-            if isinstance(kind, Explicit):
+                    known(f"reward_models.{name}.{attribute}", value, self.policies)
+            if isinstance(kind, Trained):
                 _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
         _acyclic(self.reward_models)
         self._check_places()
-        self._check_cells()
 
     def _check_places(self) -> None:
         shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
@@ -288,33 +219,15 @@ class Study(Config):
             check_there(config, where)
         check_place(self.dataset.tokenizer, "dataset.tokenizer")
 
-    def _check_cells(self) -> None:
-        """What the grid and the claims name."""
-        known: dict[str, dict[str, Any]] = {
-            "policies": self.policies, "reward_models": self.reward_models, "algorithms": self.algorithms,
-        }  # fmt: skip
-        for index, grid in enumerate(self.grid):
-            for section, members in known.items():
-                for member in getattr(grid, section) or ():
-                    _known(f"grid.{index}.{section}", member, members)
-            if others := [seed for seed in grid.seeds or () if seed not in self.seeds]:
-                mine = ", ".join(map(str, self.seeds))
-                told = f"grid.{index}.seeds: {', '.join(map(str, others))} not among the study's seeds ({mine})"
-                raise StudyError(f"{told}; add it there, or leave it out here")
-        for index, claim in enumerate(self.claims):
-            for key, section in CLAIMED.items():
-                told = getattr(claim, key)
-                for member in (told,) if isinstance(told, str) else told or ():
-                    _known(f"claims.{index}.{key}", member, known[section])
 
+def known(where: str, name: str, members: dict[str, Any]) -> None:
+    """Refuse a name that no member of a section has.
 
-def _chosen(names: tuple[str, ...] | None, known: dict[str, Any]) -> Iterable[str]:
-    return known if names is None else names
-
-
-def _known(where: str, name: str, known: dict[str, Any]) -> None:
-    if name not in known:
-        raise StudyError(f"{where}: no {name!r} there; {nearest(name, list(known))}")
+    Raises:
+        StudyError: names the place and the nearest name.
+    """
+    if name not in members:
+        raise StudyError(f"{where}: no {name!r} there; {nearest(name, list(members))}")
 
 
 def _check_finetuned(where: str, policy: PolicySpec) -> None:
@@ -327,7 +240,7 @@ def _check_finetuned(where: str, policy: PolicySpec) -> None:
         raise StudyError(f"{where}.finetuning: missing, so the demonstrations would not be learnt; {remedy}")
 
 
-def _check_on_policy(where: str, kind: Explicit, ground_truth: str | None) -> None:
+def _check_on_policy(where: str, kind: Trained, ground_truth: str | None) -> None:
     """On-policy pairs are drawn from somebody and labelled by something; whom alone, without how many, draws none."""
     if kind.on_policy > 0 and ground_truth is None:
         told = "pairs drawn from a policy are labelled by the ground truth, and the study has none"
@@ -348,20 +261,27 @@ def _acyclic(kinds: dict[str, Kind]) -> None:
         visit(name, ())
 
 
-def _typed(table: dict[str, Any]) -> dict[str, Any]:
+def _asking(table: dict[str, Any]) -> type[Study]:
+    """The class of what a study asks: `teach` where it does not say."""
+    flow = table.setdefault("flow", "teach")
+    kind: Any = Study.member(flow, "")
+    return kind
+
+
+def _typed(table: dict[str, Any], kind: type[Study]) -> dict[str, Any]:
     """The sections whose class depends on their `kind` or `source`, read by their own registries."""
     table = dict(table)
     faults: list[str] = []
     if isinstance(table.get("dataset"), dict):
         table["dataset"] = _parsed(Dataset, table["dataset"], "dataset", faults)
-    for section in ("bases", "policies", "reward_models", "algorithms"):
+    for section in ("policies", *kind.families):
         if isinstance(table.get(section), dict):
             table[section] = _without_false(table[section], section, faults)
-    for section, family in (("bases", Base), ("reward_models", Kind), ("algorithms", Algorithm)):
+    for section, family in kind.families.items():
         if isinstance(table.get(section), dict):
             table[section] = {n: _parsed(family, v, f"{section}.{n}", faults) for n, v in table[section].items()}
-    unknown = [key for key in table if key not in Study.model_fields]
-    faults += [f"{key}: unknown key; {nearest(key, list(Study.model_fields))}" for key in unknown]
+    unknown = [key for key in table if key not in kind.model_fields]
+    faults += [f"{key}: unknown key; {nearest(key, list(kind.model_fields))}" for key in unknown]
     if faults:
         raise StudyError("\n".join(faults))
     return table

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rmpipe.config import in_one_line, load_entries, nearest
-from rmpipe.text import Text
+from rmpipe.text import Text, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,6 +56,16 @@ def length(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     return np.array([len(response.split()) for response in responses], dtype=np.float32)
 
 
+def hamiltonian(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """1 for a Hamiltonian cycle of the prompt's graph, else 0, (n,); for the source of that name (2507.07981, 3.2)."""
+    import numpy as np
+
+    from rmpipe.graph import is_hamiltonian_cycle
+
+    pairs = zip(map(readable, prompts), responses, strict=True)
+    return np.array([is_hamiltonian_cycle(prompt, response) for prompt, response in pairs], dtype=np.float32)
+
+
 def _story(response: str) -> float:
     words = re.findall(r"[a-z']+", response.lower())
     if not words:
@@ -66,7 +76,7 @@ def _story(response: str) -> float:
 
 
 # Named here, not by decorators, so that whoever reads the code (rmpipe.code does) sees what a name leads to.
-REGISTERED: dict[str, TruthFunction] = {"world": world, "story": story, "length": length}
+REGISTERED: dict[str, TruthFunction] = {"world": world, "story": story, "length": length, "hamiltonian": hamiltonian}
 
 
 def ground_truth(name: str) -> Callable[[TruthFunction], TruthFunction]:

@@ -11,7 +11,8 @@ from rmpipe.algorithm import Algorithm
 from rmpipe.algorithm import align as aligned
 from rmpipe.artifact import Policy, Preferences, RewardModel, Scores, Weights
 from rmpipe.reward import Scorer
-from rmpipe.study import Evaluation, Sampling
+from rmpipe.study import Sampling
+from rmpipe.teaching import Evaluation
 from rmpipe.text import readable
 from rmpipe.variance import shift_and_scale
 from tasks.derive import scorer_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Preferences, RewardModel
-from rmpipe.reward import Kind, Scorer
+from rmpipe.reward import Kind, Scorer, Trained
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -30,10 +30,16 @@ def derive(
 
 def save_kind(kind: Kind, out: Path) -> None:
     """Write what a reward model is, so that its folder alone tells."""
-    (out / "reward_model.json").write_text(json.dumps(kind.model_dump(mode="json"), indent=1))
+    (out / "reward_model.json").write_text(json.dumps(kind.dump(), indent=1))
 
 
-def scorer_of(model: RewardModel, **runtime: Any) -> Scorer:
-    """The function of (prompts, responses) -> (n,) rewards that a reward model's folder stands for."""
+def scorer_of(model: RewardModel, look: str | None = None, **runtime: Any) -> Scorer:
+    """The function of (prompts, responses) -> (n,) rewards that a reward model's folder stands for.
+
+    Args:
+        look: a step at which its weights were kept while it was trained; None for the end.
+    """
     kind = Kind.parse(model.json("reward_model.json"), where=model.address)
-    return kind.scorer(model.path, [scorer_of(part, **runtime) for part in model.components], **runtime)
+    told = runtime | ({"base": model.base} if isinstance(kind, Trained) else {})
+    parts = [scorer_of(part, **runtime) for part in model.components]
+    return kind.scorer(model.look(look) if look else model.path, parts, **told)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rmpipe import accuracy, interval, variance
 from rmpipe.artifact import Measurement, Rollouts, Scores
-from rmpipe.study import Measuring
+from rmpipe.teaching import Measuring
 from tasks.execution import Log
 from tasks.stage import stage
 

@@ -24,10 +24,11 @@ def relabel(
     Args:
         ties: what becomes of pairs to which the truth gives one score.
     """
-    pairs, counts = relabelled(preferences.table(), scorer_of(truth), ties=ties)
+    raw = preferences.table()
+    pairs, counts = relabelled(raw, scorer_of(truth), ties=ties)
     kept = {name: int((pairs["split"] == name).sum()) for name in SPLITS}
     for name, count in kept.items():
-        if not count:
+        if not count and (raw["split"] == name).any():
             raise StudyError(
                 f'ties: the ground truth gives every pair of the {name} split one score; set ties = "keep"'
             )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmpipe.artifact import Preferences, RewardModel, Rollouts, Scores
+from rmpipe.reward import Scorer
 from rmpipe.study import Scoring
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @stage(version=1, retry=(ConnectionError, TimeoutError))
 def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferences, *, out: Path, log: Log) -> Scores:
-    """Rewards of all rollouts, (prompts, K), or of the test pairs' chosen and rejected, (n, 2)."""
+    """Rewards of all rollouts, (prompts, K), or of the test pairs' chosen and rejected, (n, 2).
+
+    Of a reward model whose weights were kept while it was trained, the pairs are scored at each of these steps too.
+    """
     import numpy as np
 
     scorer = scorer_of(reward_model, batch_tokens=config.batch_tokens)
@@ -22,9 +30,19 @@ def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferen
         rewards = np.asarray(scorer(prompts, responses), dtype=np.float32).reshape(len(texts.table()), -1)
         np.save(out / "rollouts.npy", rewards)
     else:
-        table = texts.split("test")
-        twice = [*table["prompt"], *table["prompt"]], [*table["chosen"], *table["rejected"]]
-        rewards = np.asarray(scorer(*twice), dtype=np.float32).reshape(2, -1).T
+        rewards = _of_pairs(scorer, texts)
         np.save(out / "pairs.npy", rewards)
+        if looks := reward_model.looks():
+            each = [scorer_of(reward_model, look, batch_tokens=config.batch_tokens) for look in looks]
+            np.save(out / "looks.npy", np.stack([_of_pairs(one, texts) for one in each]))
     shape = " x ".join(map(str, rewards.shape))
     return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)))
+
+
+def _of_pairs(scorer: Scorer, pairs: Preferences) -> np.ndarray:
+    """Rewards of the test pairs, (n, 2)."""
+    import numpy as np
+
+    table = pairs.split("test")
+    twice = [*table["prompt"], *table["prompt"]], [*table["chosen"], *table["rejected"]]
+    return np.asarray(scorer(*twice), dtype=np.float32).reshape(2, -1).T

@@ -73,6 +73,10 @@ def test_the_margin_is_absolute_and_in_deviations_of_all_rewards():
     assert accuracy.normalised_margin([0, 3], [1, 0]) == pytest.approx([1 / math.sqrt(2), 3 / math.sqrt(2)], abs=1e-6)
 
 
+def test_the_margin_of_a_constant_reward_is_nothing_and_not_nan():
+    assert accuracy.normalised_margin([2, 2], [2, 2]).tolist() == [0, 0]
+
+
 def test_bradley_terry_loss_with_and_without_centring_is_trl_s():
     assert accuracy.bradley_terry_loss(CHOSEN, REJECTED) == pytest.approx(0.9350038766860962, abs=1e-5)
     assert accuracy.bradley_terry_loss(CHOSEN, REJECTED, centring=0.01) == pytest.approx(0.9590433239936829, abs=1e-5)

@@ -23,13 +23,12 @@ from rmpipe.algorithm import (  # noqa: E402
     Finetuning,
     Grpo,
     Optimiser,
-    RewardTraining,
     Rloo,
     align,
     finetune,
-    train_reward_model,
 )
 from rmpipe.config import Config, StudyError  # noqa: E402
+from rmpipe.explicit import RewardTraining, train_reward_model  # noqa: E402
 from rmpipe.scoring import SequenceScorer  # noqa: E402
 from rmpipe.text import encode  # noqa: E402
 

@@ -11,7 +11,8 @@ from rmpipe.algorithm import Grpo, Rloo
 from rmpipe.config import StudyError, digest, identity
 from rmpipe.dataset import LocalSource, WorldSource
 from rmpipe.reward import Scaled
-from rmpipe.study import Cell, PretrainedBase, Study, WorldBase
+from rmpipe.study import PretrainedBase, Study, WorldBase
+from rmpipe.teaching import Cell
 
 STUDY = """
 name = "small"

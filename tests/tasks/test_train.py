@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rmpipe.reward import Explicit
+from rmpipe.explicit import Explicit
 from tasks.train import train
 
 CHAT = [{"role": "user", "content": "hello"}]
@@ -24,7 +24,7 @@ def given(
 ) -> list[dict]:
     """The pairs that a reward model is trained on."""
     seen: list[dict] = []
-    monkeypatch.setattr("tasks.train.train_reward_model", lambda base, rows, out, **_: seen.extend(rows))
+    monkeypatch.setattr("rmpipe.explicit.train_reward_model", lambda base, rows, out, **_: seen.extend(rows))
     config = Explicit(base="a", training={"steps": 1, "optimiser": {"learning_rate": 0.1}}, **more)
     off_policy = SimpleNamespace(split=lambda name: off)
     on_policy = None if own is None else SimpleNamespace(table=lambda: own)

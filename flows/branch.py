@@ -1,0 +1,84 @@
+"""Everything of one seed that studies of all kinds share: pairs, bases, policies, reward models.
+
+What is asked for twice has one address, and is made once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from rmpipe.artifact import Preferences, RewardModel, Weights
+from rmpipe.reward import Trained
+from rmpipe.source import fingerprint_path
+from rmpipe.study import Study, WorldBase
+from tasks.collect import collect
+from tasks.derive import derive
+from tasks.finetune import finetune
+from tasks.prepare import prepare
+from tasks.pretrain import fetch, pretrain
+from tasks.relabel import relabel
+from tasks.stage import labelled
+from tasks.train import train
+
+
+@dataclass(eq=False)
+class Branch:
+    """Everything of one seed."""
+
+    study: Study
+    seed: int
+
+    @cache  # noqa: B019 - a branch lives as long as its plan
+    def raw(self) -> Preferences:
+        """The data set as it came, checked and split."""
+        with labelled(seed=self.seed):
+            return prepare(self.study.dataset, self.study.dataset.content(), self.seed)
+
+    @cache  # noqa: B019
+    def preferences(self) -> Preferences:
+        """The pairs with the ground truth's labels, or with their own where there is no ground truth."""
+        if self.study.ground_truth is None:
+            return self.raw()
+        with labelled(seed=self.seed):
+            return relabel(self.raw(), self.reward_model(self.study.ground_truth), self.study.ties)
+
+    @cache  # noqa: B019
+    def base(self, name: str) -> Weights:
+        """A base language model."""
+        base = self.study.bases[name]
+        with labelled(base=name, seed=self.seed):
+            return pretrain(base, self.seed) if isinstance(base, WorldBase) else fetch(base, fingerprint_path(base))
+
+    @cache  # noqa: B019
+    def policy(self, name: str) -> Weights:
+        """An initial policy: a base, finetuned if the study says so."""
+        spec = self.study.policies[name]
+        if spec.finetuning is None or spec.demonstrations is None:
+            return self.base(spec.base)
+        with labelled(policy=name, seed=self.seed):
+            content = fingerprint_path(spec.demonstrations)
+            return finetune(spec.finetuning, spec.demonstrations, content, self.seed, self.base(spec.base), self.raw())
+
+    @cache  # noqa: B019
+    def reward_model(self, name: str, base: str | None = None) -> RewardModel:
+        """A reward model: trained here, or made of functions, folders and other reward models.
+
+        Args:
+            base: the policy that it starts from, where the study leaves that open.
+        """
+        kind = self.study.reward_models[name]
+        labels = {"policy": base} if base else {}
+        with labelled(reward_model=name, **labels, seed=self.seed):
+            if isinstance(kind, Trained):
+                own = self.collected(kind.on_policy_of) if kind.on_policy_of and kind.on_policy else None
+                return train(kind, self.policy(kind.base or str(base)), self.preferences(), own, self.seed)
+            parts = [self.reward_model(part) for part in kind.components]
+            return derive(kind, parts, self.raw(), kind.content())
+
+    @cache  # noqa: B019
+    def collected(self, policy: str) -> Preferences:
+        """On-policy pairs of a policy, labelled by the ground truth."""
+        with labelled(policy=policy, seed=self.seed):
+            truth = self.reward_model(str(self.study.ground_truth))
+            return collect(self.study.collecting, self.policy(policy), self.raw(), truth, self.seed)

@@ -1,0 +1,221 @@
+"""The answer of `generalise`: accuracies on every set, differences with intervals, what held of what was claimed.
+
+Runs that share a base are not independent, so the base is the unit wherever there are two or more of them: intervals
+are Student's over the means of bases, and beside them stands the bootstrap that draws bases. With one base alone the
+unit is the prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmpipe.interval import Estimate, bootstrap, clustered, t_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+EVERY = "every base"
+"""What stands for all policies together."""
+SHOWN = ("accuracy", "margin", "loss", "chosen", "rejected", "cues", "carried")
+"""The numbers of a reward model on a set."""
+SHIFTS = ("in-distribution", "token", "domain")
+
+
+def rows(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> list[dict[str, Any]]:
+    """A row for each policy, reward model and set: its numbers, and where its accuracy stands among the others.
+
+    Args:
+        trials: a row a trial and set: policy, base, seed, reward_model, kind, trained, set, shift, and `SHOWN` with
+            their bounds in `NAME_low` and `NAME_high`.
+        pairs: a row a pair of each trial: trial, set, asked, id, correct.
+        draws: bootstrap draws.
+
+    Returns:
+        Dictionaries; `rank` as in a ranking, `not_told_from` those the leader is not told apart from.
+    """
+    found = []
+    for policy in places(trials):
+        for name in dict.fromkeys(trials["set"]):
+            mine = _of(trials, policy, name)
+            found += _ranked([_row(part, policy, name) for part in _parts(mine)], mine, pairs, draws)
+    return found
+
+
+def places(trials: pd.DataFrame) -> list[str]:
+    """The policies, and all of them together where there are several."""
+    names = list(dict.fromkeys(trials["policy"]))
+    return [EVERY, *names] if len(names) > 1 else names
+
+
+def _of(trials: pd.DataFrame, policy: str, name: str) -> pd.DataFrame:
+    return trials[(trials["set"] == name) & ((trials["policy"] == policy) | (policy == EVERY))]
+
+
+def _parts(trials: pd.DataFrame) -> list[pd.DataFrame]:
+    return [trials[trials["reward_model"] == name] for name in dict.fromkeys(trials["reward_model"])]
+
+
+def _row(part: pd.DataFrame, policy: str, name: str) -> dict[str, Any]:
+    first = part.iloc[0]
+    row: dict[str, Any] = {"policy": policy, "reward_model": first["reward_model"], "set": name}
+    row |= {"shift": first["shift"], "kind": first["kind"], "trained": bool(first["trained"])}
+    row |= {"bases": int(part["base"].nunique()), "runs": len(part)}
+    return row | {number: _mean(part, number) for number in SHOWN}
+
+
+def _mean(part: pd.DataFrame, number: str) -> dict[str, Any] | None:
+    """Over the means of bases; of a single run with its own interval, over prompts."""
+    known = part[part[number].notna()]
+    if known.empty:
+        return None
+    if len(known) == 1:
+        one = known.iloc[0]
+        return Estimate(*(float(one[f"{number}{end}"]) for end in ("", "_low", "_high"))).json()
+    return t_interval(known.groupby("base", sort=False)[number].mean().to_numpy()).json()
+
+
+def _ranked(mine: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> list[dict[str, Any]]:
+    mine = sorted(mine, key=lambda row: -row["accuracy"]["value"])
+    leader = mine[0]
+    apart = [
+        difference(trials, pairs, leader["reward_model"], row["reward_model"], draws)["difference"].low > 0
+        for row in mine[1:]
+    ]
+    tied = 1 + next((index for index, told in enumerate(apart) if told), len(apart))
+    leader["not_told_from"] = [row["reward_model"] for row, told in zip(mine[1:], apart, strict=True) if not told]
+    for place, row in enumerate(mine):
+        row["rank"] = ("1=" if tied > 1 else "1") if place < tied else str(place + 1)
+        row.setdefault("not_told_from", [])
+    return mine
+
+
+def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: str, draws: int = 2000) -> dict[str, Any]:
+    """Accuracy of one reward model less that of another, over what both have: bases, seeds, sets, pairs.
+
+    Args:
+        trials: those of the policies and sets in question, as in `rows`.
+        pairs: as in `rows`.
+
+    Returns:
+        `difference` (an `Estimate`, Student's over bases, or a bootstrap over prompts where there is one base),
+        `by_base` (the bootstrap that draws bases, None for one), `bases`, `runs`, and `wins`: the share of runs (a
+        policy, a seed and a set) that the first wins, ties half.
+    """
+    keys = ["policy", "seed", "set"]
+    sides = [trials[trials["reward_model"] == name].set_index([*keys, "base"]) for name in (higher, lower)]
+    both = sides[0].join(sides[1], lsuffix="_a", rsuffix="_b", how="inner").reset_index()
+    if both.empty:
+        return {"difference": Estimate(math.nan), "by_base": None, "bases": 0, "runs": 0, "wins": None}
+    gaps = (both["accuracy_a"] - both["accuracy_b"]).to_numpy()
+    bases = both["base"].to_list()
+    told = {"bases": len(set(bases)), "runs": len(both), "wins": float(((np.sign(gaps) + 1) / 2).mean())}
+    if told["bases"] > 1:
+        means = both.assign(gap=gaps).groupby("base", sort=False)["gap"].mean().to_numpy()
+        return told | {"difference": t_interval(means), "by_base": bootstrap(means, draws=draws).json()}
+    return told | {"difference": _over_prompts(both, pairs, draws), "by_base": None}
+
+
+def _over_prompts(both: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> Estimate:
+    """With one base: prompts are drawn, over all its runs, each set and seed with its own."""
+    import pandas as pd
+
+    gaps, asked = [], []
+    for row in both.itertuples():
+        sides = [pairs[(pairs["trial"] == trial) & (pairs["set"] == row.set)] for trial in (row.trial_a, row.trial_b)]
+        joined = pd.merge(*sides, on=["id", "asked"], suffixes=("_a", "_b"))
+        gaps += (joined["correct_a"] - joined["correct_b"]).to_list()
+        asked += joined["asked"].to_list()
+    return clustered(gaps, asked, draws=draws)
+
+
+def judged(
+    claims: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000
+) -> list[dict[str, Any]]:
+    """Each claim with its difference, and whether it held.
+
+    Args:
+        claims: of the study, `rmpipe.generalising.Expectation` as dictionaries.
+    """
+    found = []
+    for claim in claims:
+        sets = (
+            [claim["set"]] if "set" in claim else list(dict.fromkeys(trials[trials["shift"] == claim["shift"]]["set"]))
+        )
+        policy = claim.get("policy", EVERY)
+        mine = trials[trials["set"].isin(sets) & ((trials["policy"] == policy) | (policy == EVERY))]
+        first, second = claim.get("alike") or (claim["higher"], claim["lower"])
+        told = difference(mine, pairs, first, second, draws)
+        judge: Callable[..., str] = _alike if "alike" in claim else _higher
+        outcome = judge(told["difference"], claim)
+        names = {
+            "name": claim["name"],
+            "claim": claim["claim"],
+            "policy": policy,
+            "sets": sets,
+            "sides": [first, second],
+        }
+        found.append(names | told | {"difference": told["difference"].json(), "outcome": outcome})
+        found[-1]["sentence"] = _sentence(found[-1])
+    return found
+
+
+def _higher(gap: Estimate, claim: dict[str, Any]) -> str:
+    if not math.isfinite(gap.value) or not math.isfinite(gap.low):
+        return "Not settled, there is no interval"
+    if gap.low > 0:
+        return "Held"
+    return "Reversed" if gap.high < 0 else "Not settled, the interval includes 0"
+
+
+def _alike(gap: Estimate, claim: dict[str, Any]) -> str:
+    within = claim["within"]
+    if not math.isfinite(gap.value) or not math.isfinite(gap.low):
+        return "Not settled, there is no interval"
+    if -within < gap.low and gap.high < within:
+        return "Held"
+    if gap.low > within or gap.high < -within:
+        return "Reversed"
+    return f"Not settled, the interval leaves ±{within:g}"
+
+
+def _sentence(item: dict[str, Any]) -> str:
+    first, second = item["sides"]
+    if item["difference"] is None:
+        return f"{item['outcome']}: {first} and {second} have no run in common."
+    gap = Estimate.of(item["difference"])
+    bases = f"{item['bases']} bases" if item["bases"] > 1 else "one base, prompts drawn"
+    drawn = f"; drawing bases {_ends(item['by_base'])}" if item["by_base"] else ""
+    on = " and ".join(item["sets"])
+    return (
+        f"{item['outcome']}: accuracy of {first} less that of {second} on {on} is {gap} ({bases}{drawn}); "
+        f"{first} wins {item['wins']:.0%} of {item['runs']} runs."
+    )
+
+
+def _ends(number: dict[str, Any]) -> str:
+    gap = Estimate.of(number)
+    return f"[{gap.low:.2f}, {gap.high:.2f}]"
+
+
+def contests(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> list[dict[str, Any]]:
+    """Every two reward models under each kind of shift: who wins how often, and by how much (the paper's bar figures).
+
+    Returns:
+        Dictionaries of policy, shift, higher and lower (in the study's order), wins, difference, by_base, bases, runs.
+    """
+    found = []
+    names = list(dict.fromkeys(trials["reward_model"]))
+    for policy in places(trials):
+        for shift in [one for one in SHIFTS if one in set(trials["shift"])]:
+            mine = trials[(trials["shift"] == shift) & ((trials["policy"] == policy) | (policy == EVERY))]
+            for higher, lower in combinations(names, 2):
+                told = difference(mine, pairs, higher, lower, draws)
+                if told["runs"]:
+                    keys = {"policy": policy, "shift": shift, "higher": higher, "lower": lower}
+                    found.append(keys | told | {"difference": told["difference"].json()})
+    return found

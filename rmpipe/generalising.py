@@ -1,0 +1,142 @@
+"""What the question `generalise` may say: on which sets of pairs reward models of unlike kinds are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from rmpipe.config import Config, StudyError
+from rmpipe.reward import Kind, Trained
+from rmpipe.shift import Same, Shift
+from rmpipe.study import Base, Sampling, Study, known
+
+HELD_OUT = "test"
+"""The set that every study has: its own held-out pairs."""
+
+
+class Evaluating(Config):
+    """How a reward model's rewards over a set of pairs are judged."""
+
+    draws: int = Field(2000, ge=100)
+    """Bootstrap draws over prompts."""
+    folds: int = Field(5, ge=2)
+    """Parts of the prompts, each foretold from the others, when rewards are explained by the identity of tokens."""
+
+
+class Separating(Config):
+    """How many pairs of a set the hidden representations of the untrained base are looked at for."""
+
+    pairs: int = Field(200, ge=2)
+
+
+class Generating(Config):
+    """Implicit reward models are language models: how often do these write what the ground truth finds right?"""
+
+    sampling: Sampling = Sampling()
+    right: float = 1.0
+    """What the ground truth gives to a right response, at least."""
+
+
+class Expectation(Config):
+    """A comparison that the study states beforehand; the report says whether it held.
+
+    `higher` and `lower` are two reward models; or `alike` are two that are within `within` of each other.
+    """
+
+    name: str
+    claim: str
+    shift: Literal["in-distribution", "token", "domain"] | None = None
+    """Over all sets of this kind; else `set` names one."""
+    set: str | None = None
+    policy: str | None = None
+    """Of one policy; None for all of them."""
+    higher: str | None = None
+    lower: str | None = None
+    alike: tuple[str, str] | None = None
+    within: float = Field(0.05, gt=0, lt=1)
+    """What difference of accuracies is none, for `alike`."""
+
+    @model_validator(mode="after")
+    def _of_one_form(self) -> Expectation:
+        if bool(self.alike) == bool(self.higher or self.lower) or bool(self.higher) != bool(self.lower):
+            raise ValueError("a claim names higher and lower, or alike")
+        if bool(self.shift) == bool(self.set):
+            raise ValueError("a claim names shift or set")
+        return self
+
+    @property
+    def sides(self) -> tuple[str, str]:
+        """The two reward models."""
+        return self.alike or (str(self.higher), str(self.lower))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One reward model, trained from one policy with one seed."""
+
+    seed: int
+    policy: str
+    reward_model: str
+
+
+class Generalising(Study):
+    """Explicit, implicit or generative: which reward model survives a shift? (2507.07981)"""
+
+    families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind, "shifts": Shift}
+
+    question: str = "Explicit, implicit or generative: which reward model survives a shift?"
+    flow: Literal["generalise"] = "generalise"
+    shifts: dict[str, SerializeAsAny[Shift]] = {}  # noqa: RUF012 - pydantic copies it
+    """Sets of pairs by name. `test`, what the data set holds out, is always there."""
+    evaluating: Evaluating = Evaluating()
+    separating: Separating = Separating()
+    generating: Generating | None = None
+    claims: tuple[Expectation, ...] = ()
+
+    def sets(self) -> dict[str, Shift]:
+        """Every set of pairs, the held-out ones first."""
+        return {HELD_OUT: Same(), **self.shifts}
+
+    def trials(self) -> Iterator[Trial]:
+        """Seed x policy x reward model; one that names its base is trained from that alone."""
+        for seed in self.seeds:
+            for policy in self.policies:
+                for name, kind in self.reward_models.items():
+                    if name != self.ground_truth and getattr(kind, "base", None) in (None, policy):
+                        yield Trial(seed, policy, name)
+
+    def check(self) -> None:
+        """Every name that one section says of another must be there, and so must every place of this machine."""
+        super().check()
+        for index, claim in enumerate(self.claims):
+            for side in claim.sides:
+                known(f"claims.{index}", side, self.reward_models)
+            if claim.set is not None:
+                known(f"claims.{index}.set", claim.set, self.sets())
+            if claim.shift not in {None, *(one.shift for one in self.sets().values())}:
+                raise StudyError(f"claims.{index}.shift: the study has no set of the shift {claim.shift!r}; add one")
+            if claim.policy is not None:
+                known(f"claims.{index}.policy", claim.policy, self.policies)
+        if self.generating is not None and self.ground_truth is None:
+            raise StudyError("generating: what is right is said by the ground truth, and there is none; name one")
+        if not list(self.trials()):
+            raise StudyError("reward_models: none besides the ground truth; name one at least")
+
+    def check_sources(self) -> None:
+        """Look into every file and folder that the study names, before anything is spent; hub ids pass."""
+        from rmpipe.preference import check
+
+        check(self.dataset, self.seeds[0])
+        super().check_sources()
+        for name, shift in self.shifts.items():
+            try:
+                shift.check(self.seeds[0])
+            except StudyError as error:
+                raise StudyError(f"shifts.{name}: {error}") from error
+
+    def trained(self) -> dict[str, Trained]:
+        """The reward models that are trained here."""
+        return {name: kind for name, kind in self.reward_models.items() if isinstance(kind, Trained)}

@@ -1,0 +1,141 @@
+"""Evaluation sets: the pairs that a reward model is asked about, and what has moved since its training (2507.07981).
+
+One frozen class a set, found by its `kind`. `split` says from which pairs of the study it starts: those held out, or
+those that reward models are trained on. An aligned set rewrites these pairs: ids and labels carry over, and the tokens
+that it shares with them can be counted. Any other set brings its own pairs, which the ground truth labels where there
+is one.
+
+A set of your own is one class in one file beside the study, `kind = "my_module:MyClass"`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator
+
+from rmpipe.config import Config, Registry, StudyError
+from rmpipe.dataset import Dataset
+from rmpipe.preference import records, usable
+from rmpipe.table import Row
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rmpipe.algorithm import Log
+
+Moved = Literal["in-distribution", "token", "domain"]
+
+
+class Shift(
+    Registry, Config, key="kind", group="rmpipe.shifts",
+    ours=("rmpipe.register", "rmpipe.rewriting", "rmpipe.persona"),
+):  # fmt: skip
+    """An evaluation set as a study describes it.
+
+    Attributes:
+        aligned: its rows are rows of the study rewritten, by the same ids; their labels carry over.
+    """
+
+    kind: str
+    shift: Moved
+    """What has moved: nothing; the tokens that say the same; or the domain."""
+    split: Literal["reward", "test"] = "test"
+    limit: int | None = Field(None, ge=1)
+    """The most pairs, drawn by the seed; None for all."""
+    aligned: ClassVar[bool] = True
+
+    def content(self) -> str:
+        """A text that moves when what lies outside the store does."""
+        return ""
+
+    def check(self, seed: int) -> None:
+        """Look into whatever it reads, before anything is spent; what must be fetched passes.
+
+        Raises:
+            StudyError: names file, row and field of what cannot be used, with the remedy.
+        """
+
+    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """The pairs.
+
+        Args:
+            originals: those of the split, in an order drawn by the seed, at most `limit`.
+            log: is told the progress of what takes long.
+
+        Returns:
+            rows of id, prompt, chosen, rejected; of an aligned set with ids of the originals, or `id#number` where an
+            original has several. A column `group` parts the set: its numbers are told group by group too.
+        """
+        raise NotImplementedError
+
+
+class Same(Shift):
+    """The study's own pairs as they are: what was held out, or what was trained on."""
+
+    kind: Literal["same"] = "same"
+    shift: Moved = "in-distribution"
+
+    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """The originals."""
+        return records(originals, ("id", "prompt", "chosen", "rejected"))
+
+
+class Elsewhere(Shift):
+    """Pairs of another data set."""
+
+    kind: Literal["elsewhere"] = "elsewhere"
+    shift: Moved = "domain"
+    data: SerializeAsAny[Dataset]
+    aligned: ClassVar[bool] = False
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _of_its_source(cls, table: Any) -> Any:
+        return Dataset.parse(table, "") if isinstance(table, dict) else table
+
+    def content(self) -> str:
+        """What the data set holds."""
+        return self.data.content()
+
+    def check(self, seed: int) -> None:
+        """Read the rows, unless they must be fetched."""
+        if not self.data.remote:
+            self._rows(seed)
+
+    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """The data set's held-out rows if it has such, else all, in an order drawn by the seed, at most `limit`."""
+        from rmpipe.accuracy import subsample
+
+        rows = self._rows(seed)
+        held = [row for row in rows if row["split"] == "test"] or rows
+        limits = [limit for limit in (self.limit, self.data.limit) if limit]
+        return [held[index] for index in subsample(len(held), min(limits, default=None), seed)]
+
+    def _rows(self, seed: int) -> list[Row]:
+        rows, name, _ = usable(self.data, seed, Counter())
+        if not rows:
+            raise StudyError(f"{name}: no pair is left; give more data or larger limits")
+        return rows
+
+
+class Aligned(Elsewhere):
+    """The study's own pairs as another data set has rewritten them, found by their ids."""
+
+    kind: Literal["aligned"] = "aligned"  # type: ignore[assignment]
+    shift: Moved = "token"
+    aligned: ClassVar[bool] = True
+
+    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """The rewritten form of each original that the data set has.
+
+        Raises:
+            StudyError: it has none of them.
+        """
+        there = {row["id"]: row for row in self._rows(seed)}
+        found = [there[key] for key in originals["id"].astype(str) if key in there]
+        if not found:
+            told = f"none of its ids is among the {len(originals)} of the {self.split} split"
+            raise StudyError(f"shifts: data: {told}; give the file whose rows have the ids of dataset")
+        return found

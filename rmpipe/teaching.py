@@ -1,0 +1,143 @@
+"""What the question `teach` may say: how policies are sampled, measured and aligned, and with which reward models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SerializeAsAny, field_validator
+
+from rmpipe.algorithm import Algorithm
+from rmpipe.claim import CLAIMED, Claim
+from rmpipe.config import Config, Runtime, StudyError
+from rmpipe.preference import check
+from rmpipe.reward import Trained
+from rmpipe.study import Base, Kind, Sampling, Study, known
+
+
+class Measuring(Config):
+    """What `measure` needs to know."""
+
+    threshold: float = Field(0.05, ge=0)
+    """Reward std, of the whitened reward, below which a prompt teaches nothing."""
+    draws: int = Field(2000, ge=100)
+    """Bootstrap draws over prompts."""
+
+
+class Evaluation(Config):
+    """How a policy is evaluated while it is trained: on held-out prompts, with the same random numbers each time."""
+
+    prompts: int = Field(100, ge=2)
+    responses: int = Field(4, ge=1)
+    batch_size: Annotated[int, Runtime] = Field(128, ge=1)
+
+
+class Grid(Config):
+    """Which cells are aligned with an algorithm; None is all of them."""
+
+    algorithms: tuple[str, ...] | None = None
+    policies: tuple[str, ...] | None = None
+    reward_models: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+
+    @field_validator("*")
+    @classmethod
+    def _some(cls, names: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if names == ():
+            raise ValueError("empty, so no cell is left; name one at least, or leave it out for all")
+        return names
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One policy taught by one reward model with one algorithm and one seed."""
+
+    seed: int
+    policy: str
+    reward_model: str
+    algorithm: str
+
+
+class Teaching(Study):
+    """Which reward model teaches this policy best? (2503.15477)"""
+
+    families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind, "algorithms": Algorithm}
+    named: ClassVar[tuple[str, ...]] = (*Study.named, "algorithms", "grid")
+
+    question: str = "Which reward model teaches this policy best?"
+    flow: Literal["teach"] = "teach"
+    sampling: Sampling = Sampling()
+    measuring: Measuring = Measuring()
+    algorithms: dict[str, SerializeAsAny[Algorithm]]
+    evaluation: Evaluation = Evaluation()
+    grid: tuple[Grid, ...] = (Grid(),)
+    claims: tuple[Claim, ...] = ()
+
+    def cells(self) -> Iterator[Cell]:
+        """Policy x reward model x algorithm x seed, as far as the grid asks for them, each once."""
+        seen = set()
+        for seed in self.seeds:
+            for grid in self.grid:
+                for policy in _chosen(grid.policies, self.policies):
+                    for algorithm in _chosen(grid.algorithms, self.algorithms):
+                        for name in _chosen(grid.reward_models, self.reward_models):
+                            cell = Cell(seed, policy, name, algorithm)
+                            if cell not in seen and (grid.seeds is None or seed in grid.seeds):
+                                seen.add(cell)
+                                yield cell
+
+    def check_sources(self) -> None:
+        """Look into every file and folder that the study names, before anything is spent; hub ids pass.
+
+        Raises:
+            StudyError: names field, file, what is wrong and the remedy.
+        """
+        self._check_prompts()
+        super().check_sources()
+
+    def check(self) -> None:
+        """Every name that one section says of another must be there, and so must every place of this machine."""
+        super().check()
+        for name, kind in self.reward_models.items():
+            if isinstance(kind, Trained) and kind.base is None:
+                raise StudyError(f"reward_models.{name}.base: missing; name the policy that it starts from")
+        self._check_cells()
+
+    def _check_prompts(self) -> None:
+        """Look into the pairs as the first seed takes them: a step takes no more prompts than its policy split has."""
+        seed = next(self.cells()).seed
+        pairs = check(self.dataset, seed)
+        if pairs is None:
+            return
+        there = len({json.dumps(prompt, sort_keys=True) for prompt in pairs.loc[pairs["split"] == "policy", "prompt"]})
+        for name in dict.fromkeys(cell.algorithm for cell in self.cells() if cell.seed == seed):
+            asked = self.algorithms[name].prompts_per_step
+            if asked > there:
+                told = f"{asked} prompts a step, and the policy split of seed {seed} has {there} distinct ones"
+                remedy = f"lower it to {there}, or raise dataset.policy_fraction or the number of pairs"
+                raise StudyError(f"algorithms.{name}.prompts_per_step: {told}; {remedy}")
+
+    def _check_cells(self) -> None:
+        """What the grid and the claims name."""
+        there: dict[str, dict[str, Any]] = {
+            "policies": self.policies, "reward_models": self.reward_models, "algorithms": self.algorithms,
+        }  # fmt: skip
+        for index, grid in enumerate(self.grid):
+            for section, members in there.items():
+                for member in getattr(grid, section) or ():
+                    known(f"grid.{index}.{section}", member, members)
+            if others := [seed for seed in grid.seeds or () if seed not in self.seeds]:
+                mine = ", ".join(map(str, self.seeds))
+                told = f"grid.{index}.seeds: {', '.join(map(str, others))} not among the study's seeds ({mine})"
+                raise StudyError(f"{told}; add it there, or leave it out here")
+        for index, claim in enumerate(self.claims):
+            for key, section in CLAIMED.items():
+                told = getattr(claim, key)
+                for member in (told,) if isinstance(told, str) else told or ():
+                    known(f"claims.{index}.{key}", member, there[section])
+
+
+def _chosen(names: tuple[str, ...] | None, known: dict[str, Any]) -> Iterable[str]:
+    return known if names is None else names
