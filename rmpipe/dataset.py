@@ -17,7 +17,13 @@ from rmpipe.source import WEIGHTS, fingerprint_path, fingerprint_place, reaching
 from rmpipe.table import Row, read, renamed
 
 
-class Dataset(Registry, Config, key="source", group="rmpipe.sources", ours=("rmpipe.hamiltonian", "rmpipe.persona")):
+class Dataset(
+    Registry,
+    Config,
+    key="source",
+    group="rmpipe.sources",
+    ours=("rmpipe.collection", "rmpipe.hamiltonian", "rmpipe.persona"),
+):
     """Where preference pairs come from, and what is kept of them."""
 
     source: str
@@ -114,21 +120,31 @@ class HubSource(Dataset):
 
     def rows(self, seed: int) -> tuple[list[Row], str]:
         """Load through `datasets`; no code of the data set's is run."""
-        rows = [{**row, "split": "train"} for row in self._part(self.split)]
+        rows = [{**row, "split": "train"} for row in self.part(self.split)]
         name = f"{self.path}[{self.split}]"
         if self.test_split is None:
             return rows, name
-        return rows + [{**row, "split": "test"} for row in self._part(self.test_split)], f"{name} and {self.test_split}"
+        return rows + [{**row, "split": "test"} for row in self.part(self.test_split)], f"{name} and {self.test_split}"
 
-    def _part(self, split: str) -> list[Row]:
+    def part(self, split: str) -> list[Row]:
+        """The rows of a part, by our names."""
+        named = renamed(self.raw(split), self.columns, FIELDS, f"{self.path}[{split}]")
+        return [_without_split(row) for row in named]
+
+    def raw(self, split: str) -> list[Row]:
+        """The rows of a part as they are.
+
+        Raises:
+            StudyError: there is no such data set, or no such part.
+            UnreachableError: the hub did not answer.
+        """
         from datasets import load_dataset
 
-        name = f"{self.path}[{split}]"
         with reaching(
             self.path, "dataset.path", f"give a hub id or a folder of that form that has the split {split!r}"
         ):
-            raw = load_dataset(self.path, self.subset, split=split, revision=self.revision).to_list()
-        return [_without_split(row) for row in renamed(raw, self.columns, FIELDS, name)]
+            rows: list[Row] = load_dataset(self.path, self.subset, split=split, revision=self.revision).to_list()
+            return rows
 
 
 class WorldSource(Dataset):

@@ -106,9 +106,8 @@ def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: st
         `by_base` (the bootstrap that draws bases, None for one), `bases`, `runs`, and `wins`: the share of runs (a
         policy, a seed and a set) that the first wins, ties half.
     """
-    keys = ["policy", "seed", "set"]
-    sides = [trials[trials["reward_model"] == name].set_index([*keys, "base"]) for name in (higher, lower)]
-    both = sides[0].join(sides[1], lsuffix="_a", rsuffix="_b", how="inner").reset_index()
+    sides = [trials[trials["reward_model"] == name] for name in (higher, lower)]
+    both = sides[0].merge(sides[1], on=["policy", "seed", "set", "base"], suffixes=("_a", "_b"))
     if both.empty:
         return {"difference": Estimate(math.nan), "by_base": None, "bases": 0, "runs": 0, "wins": None}
     gaps = (both["accuracy_a"] - both["accuracy_b"]).to_numpy()
@@ -122,12 +121,10 @@ def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: st
 
 def _over_prompts(both: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> Estimate:
     """With one base: prompts are drawn, over all its runs, each set and seed with its own."""
-    import pandas as pd
-
     gaps, asked = [], []
     for row in both.itertuples():
         sides = [pairs[(pairs["trial"] == trial) & (pairs["set"] == row.set)] for trial in (row.trial_a, row.trial_b)]
-        joined = pd.merge(*sides, on=["id", "asked"], suffixes=("_a", "_b"))
+        joined = sides[0].merge(sides[1], on=["id", "asked"], suffixes=("_a", "_b"))
         gaps += (joined["correct_a"] - joined["correct_b"]).to_list()
         asked += joined["asked"].to_list()
     return clustered(gaps, asked, draws=draws)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
@@ -28,6 +28,7 @@ class Generative(Trained):
     """A language model that is asked whether a response is right, trained here to say so."""
 
     kind: Literal["generative"] = "generative"
+    particular: ClassVar[bool] = True
     template: str = VERIFICATION
     """What it is asked, with {prompt} and {response}; a chat template, where there is one, comes around it."""
     yes: str = "Yes"
@@ -50,6 +51,10 @@ class Generative(Trained):
         """The verification prompt as the model reads it."""
         asked = self.template.replace("{prompt}", readable(prompt)).replace("{response}", response)
         return encode(tokenizer, asked)
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Both answers must be single known tokens."""
+        self.answers(tokenizer)
 
     def answers(self, tokenizer: Any) -> tuple[int, int]:
         """The tokens of yes and no.

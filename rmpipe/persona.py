@@ -17,6 +17,7 @@ from rmpipe.dataset import Dataset
 from rmpipe.pair import response_of
 from rmpipe.preference import records
 from rmpipe.shift import Moved, Shift
+from rmpipe.source import reaching
 from rmpipe.table import Row, checked, read
 
 if TYPE_CHECKING:
@@ -62,9 +63,12 @@ class PersonaSource(Dataset):
     """
 
     source: Literal["persona"] = "persona"
-    path: Annotated[str, Runtime]
+    path: Annotated[str, Runtime] = "Anthropic/model-written-evals"
     """A file of Anthropic's model-written evaluations (2212.09251), with `question` and `answer_matching_behavior`, or
-    with `prompt` and `chosen` in their stead. Rows whose matching answer is not yes are left out."""
+    with `prompt` and `chosen` in their stead; or the data set's hub id. Rows whose answer is not yes are left out."""
+    file: Annotated[str, Runtime] = "persona/agreeableness.jsonl"
+    """Which file, of a data set on the hub."""
+    revision: str | None = None
     train: int = Field(80, ge=1)
     """Pairs that reward models are trained on."""
     test: int = Field(40, ge=1)
@@ -83,7 +87,7 @@ class PersonaSource(Dataset):
         """
         import torch
 
-        statements = [row for row in checked(read(Path(self.path)), self.path, _statement) if row["yes"]]
+        statements = [row for row in checked(self._read(), self.path, _statement) if row["yes"]]
         beside = self._beside()
         if len(statements) < (needed := self.train + self.test + beside):
             told = f"{self.path} has {len(statements)} rows whose matching answer is yes, and {needed} are needed"
@@ -94,6 +98,23 @@ class PersonaSource(Dataset):
         sides = ["train"] * self.train + ["test"] * self.test + ["train"] * beside
         drawn = zip((statements[place] for place in order), sides, strict=False)
         return [self._pair(row, side, generator) for row, side in drawn], self.path
+
+    @property
+    def remote(self) -> bool:
+        """Unless it is a file here."""
+        return not Path(self.path).exists()
+
+    def content(self) -> str:
+        """What the file holds, or the hub's id with its file."""
+        return f"{super().content()}{f' {self.file}' if self.remote else ''}"
+
+    def _read(self) -> list[Row]:
+        if not self.remote:
+            return read(Path(self.path))
+        from huggingface_hub import hf_hub_download
+
+        with reaching(self.path, "dataset.path", "give a file of that form, or the id of its data set"):
+            return read(Path(hf_hub_download(self.path, self.file, repo_type="dataset", revision=self.revision)))
 
     def _beside(self) -> int:
         """How many prompts policies are given, so that their share of all those for training is `policy_fraction`."""

@@ -88,8 +88,13 @@ class Kind(
 
 
 class Trained(Kind):
-    """A reward model that is trained here on preference pairs, from a language model of the study."""
+    """A reward model that is trained here on preference pairs, from a language model of the study.
 
+    Attributes:
+        particular: not every tokenizer will do, and `check_tokenizer` says which.
+    """
+
+    particular: ClassVar[bool] = False
     base: Annotated[str | None, Runtime] = None
     """The policy it starts from; None, where the question allows it, for each policy of the study in turn."""
     on_policy: float = Field(0.0, ge=0, le=1)
@@ -110,6 +115,13 @@ class Trained(Kind):
         origin = f", {self.on_policy:.0%} of them on-policy" if self.on_policy else ""
         pairs = f"{self.pairs} pairs" if self.pairs else "all pairs"
         return f"{self.training.steps} steps on {pairs}{origin}"
+
+    def check_tokenizer(self, tokenizer: Any) -> None:
+        """Refuse a tokenizer that will not do.
+
+        Raises:
+            StudyError: names the field, what is wrong and the remedy.
+        """
 
     def train(self, base: Path, rows: Iterable[dict[str, Any]], out: Path, *, seed: int, log: Log) -> None:
         """Train, and save the model with its tokenizer.

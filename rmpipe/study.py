@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rmpipe.algorithm import Finetuning
-from rmpipe.config import Config, Registry, Runtime, StudyError, explain, nearest
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, explain, nearest
 from rmpipe.dataset import Dataset
 from rmpipe.demonstration import Demonstrations
 from rmpipe.policy import check_folder
@@ -61,6 +61,10 @@ class Base(Registry, Config, key="kind", group="rmpipe.bases"):
 
     kind: str
 
+    def tokenizer(self) -> Any:
+        """Its tokenizer, where it can be had without fetching anything; else None."""
+        return None
+
 
 class WorldBase(Base):
     """A tiny language model pretrained on the embedded world's documents."""
@@ -71,6 +75,12 @@ class WorldBase(Base):
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
     training: Finetuning
+
+    def tokenizer(self) -> Any:
+        """The world's."""
+        from rmpipe import world
+
+        return world.tokenizer()
 
     @model_validator(mode="after")
     def _in_whole_heads(self) -> WorldBase:
@@ -87,6 +97,19 @@ class PretrainedBase(Base):
     path: Annotated[str, Runtime]
     """Folder or hub id; its content, or the id with its revision, is what the address hashes."""
     revision: Annotated[str | None, Runtime] = None
+    added_tokens: Annotated[tuple[str, ...], Neutral(())] = ()
+    """Tokens that are added to its tokenizer, so that each is one; their embeddings begin as draws around the others'
+    mean. The model with them is kept in the store."""
+
+    def tokenizer(self) -> Any:
+        """That of a local folder."""
+        if not Path(self.path).is_dir():
+            return None
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.path)
+        tokenizer.add_tokens(list(self.added_tokens))
+        return tokenizer
 
 
 class PolicySpec(Config):
@@ -181,12 +204,26 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
                     check_folder(config.path)
                 except StudyError as error:
                     raise StudyError(f"{where}.path: {error}") from error
+        self._check_tokenizers()
         for name, policy in self.policies.items():
             if policy.demonstrations is not None:
                 try:
                     policy.demonstrations.check()
                 except StudyError as error:
                     raise StudyError(f"policies.{name}.demonstrations.path: {error}") from error
+
+    def _check_tokenizers(self) -> None:
+        """What a reward model needs of the tokenizer of each base that it may start from."""
+        for name, kind in self.reward_models.items():
+            if isinstance(kind, Trained) and kind.particular:
+                for policy in [kind.base] if kind.base else self.policies:
+                    base = self.policies[policy].base
+                    tokenizer = self.bases[base].tokenizer()
+                    try:
+                        if tokenizer is not None:
+                            kind.check_tokenizer(tokenizer)
+                    except StudyError as error:
+                        raise StudyError(f"reward_models.{name}.{error} (the tokenizer of bases.{base})") from error
 
     def _sources(self) -> list[tuple[str, Any]]:
         """Everything that may name a place outside the store, by its name in the study."""

@@ -26,7 +26,7 @@ def pretrain(config: WorldBase, seed: int, *, out: Path, log: Log) -> Weights:
 
 @stage(version=1, retry=(ConnectionError, TimeoutError))
 def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weights:
-    """A model in a local folder, or on the hub, by reference: its weights stay where they are.
+    """A model in a local folder, or on the hub, by reference: its weights stay where they are, unless tokens are added.
 
     Args:
         content: SHA-256 of the folder's files, or the hub id with its revision.
@@ -38,5 +38,25 @@ def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weigh
         patterns = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
         with reaching(config.path, "bases.path", "give the id of a model on the hub, with its revision, or a folder"):
             path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
+    if config.added_tokens:
+        _with_tokens(path, config.added_tokens, out / "model")
+        return Weights.at(out, f"{config.path} and {len(config.added_tokens)} tokens")
     (out / "reference.json").write_text(json.dumps({"path": str(path), "content": content}))
     return Weights.at(out, config.path)
+
+
+def _with_tokens(path: Path, tokens: tuple[str, ...], out: Path) -> None:
+    """Save a model whose tokenizer has more tokens, the new embeddings drawn by a fixed seed."""
+    import torch
+    from transformers import AddedToken
+
+    from rmpipe.algorithm import load
+
+    model, tokenizer = load(path)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(out, safe_serialization=True)
+    tokenizer.save_pretrained(out)

@@ -72,7 +72,7 @@ def test_an_answer_that_is_no_single_known_token_is_refused_with_its_pieces(word
 
 
 def test_a_template_without_the_response_is_refused():
-    with pytest.raises(ValidationError, match="{response} missing"):
+    with pytest.raises(ValidationError, match="response} missing"):
         Generative(training=TRAINING, template="{prompt} right?")
 
 

@@ -131,6 +131,10 @@ def test_more_graphs_than_there_are_is_refused():
         preferences(0, 10, 4, 0.5)
 
 
+def test_rare_graphs_are_waited_for_as_long_as_new_ones_come():
+    assert len(preferences(4, 9, 4, 0.006)) == 9  # after 1,549 draws, never 1,000 in a row without a new one
+
+
 def test_a_prompt_lists_vertices_and_edges():
     assert prompt_of(PUBLISHED[0]) == PROMPT
     told = prompt_of(Graph(((0, 2), (1, 3)), (2, 0, 1, 3), ()), (" ", " - "))

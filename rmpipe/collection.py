@@ -1,0 +1,90 @@
+"""Public preference data by name, each with its own columns: on the hub, or in a local folder of the same form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rmpipe.config import Runtime, StudyError
+from rmpipe.dataset import HubSource
+from rmpipe.table import Row
+
+
+class Collection(HubSource):
+    """A data set whose rows are taken apart here, before they are checked like any other's."""
+
+    def taken(self, row: dict[str, Any]) -> Row | None:
+        """A row of prompt, chosen and rejected; None to leave it out.
+
+        Raises:
+            KeyError: the row has not the columns of this data set.
+        """
+        raise NotImplementedError
+
+    def part(self, split: str) -> list[Row]:
+        """The rows of a part that are taken.
+
+        Raises:
+            StudyError: a row has not the data set's columns.
+        """
+        rows = []
+        for number, row in enumerate(self.raw(split), 1):
+            try:
+                taken = self.taken(row)
+            except (KeyError, IndexError, TypeError) as error:
+                told = f"not a row of {self.source} ({type(error).__name__}: {error}); it has {', '.join(sorted(row))}"
+                raise StudyError(f"{self.path}[{split}]: row {number}: {told}; give the data set itself") from None
+            if taken is not None:
+                rows.append(taken)
+        return rows
+
+
+class UltraFeedback(Collection):
+    """UltraFeedback, binarised: pairs of unequal scores, without those that ask for a translation (2507.07981, 5.2)."""
+
+    source: Literal["ultrafeedback"] = "ultrafeedback"  # type: ignore[assignment]
+    path: Annotated[str, Runtime] = "HuggingFaceH4/ultrafeedback_binarized"
+    split: str = "train_prefs"
+    test_split: str | None = "test_prefs"
+    translations: Literal["drop", "keep"] = "drop"
+    """What becomes of prompts that speak of translating: a response in another language is no paraphrase there."""
+
+    def taken(self, row: dict[str, Any]) -> Row | None:
+        """The last message of each side; nothing of pairs with equal scores."""
+        if row["score_chosen"] <= row["score_rejected"]:
+            return None
+        if self.translations == "drop" and "translat" in row["prompt"].lower():
+            return None
+        told = {side: row[side][-1]["content"] for side in ("chosen", "rejected")}
+        return {"id": row.get("prompt_id"), "prompt": row["prompt"], **told}
+
+
+class RewardBench(Collection):
+    """RewardBench's pairs, of some of its subsets."""
+
+    source: Literal["rewardbench"] = "rewardbench"  # type: ignore[assignment]
+    path: Annotated[str, Runtime] = "allenai/reward-bench"
+    split: str = "filtered"
+    subsets: tuple[str, ...] = Field(min_length=1)
+    """Names, or what names begin with: `math-prm`, `hep`."""
+
+    def taken(self, row: dict[str, Any]) -> Row | None:
+        """A row of these subsets."""
+        if not row["subset"].startswith(self.subsets):
+            return None
+        return {"id": f"{row['subset']}-{row['id']}", **{side: row[side] for side in ("prompt", "chosen", "rejected")}}
+
+
+class RewardMath(Collection):
+    """RewardMATH's pairs: a right and a wrong solution, each a list of steps."""
+
+    source: Literal["rewardmath"] = "rewardmath"  # type: ignore[assignment]
+    path: Annotated[str, Runtime] = "RewardMATH/RewardMATH_pairwise"
+    split: str = "test"
+
+    def taken(self, row: dict[str, Any]) -> Row | None:
+        """The steps of each side, joined."""
+        first, second = (" ".join(row[f"eval_solution_{side}"]) for side in "AB")
+        chosen, rejected = (first, second) if row["chosen_position"] == "A" else (second, first)
+        return {"prompt": row["problem"], "chosen": chosen, "rejected": rejected}
