@@ -33,8 +33,8 @@ def code_key(*roots: str) -> dict[str, str]:
     Args:
         roots: dotted names, `tasks.measure.measure`.
 
-    A class reaches its subclasses in the same file too: kinds are found by name at run time, where no reader of the
-    source can follow. The mechanism itself (store, records, tracking) is left out.
+    A class reaches its subclasses in the same file too, and those of the modules that it names in `ours`: kinds are found
+    by name at run time, where no reader of the source can follow. The mechanism itself (store, records, tracking) is left out.
     """
     key = " ".join(roots)
     if key not in _known:
@@ -161,7 +161,18 @@ def _reached(module: str, definition: str) -> tuple[str, ...]:
         reached |= {
             f"{module}.{heir.name}" for heir in heirs if definition in {ast.unparse(base) for base in heir.bases}
         }
+        reached |= {f"{other}.{name}" for other in _elsewhere(node) for name in _classes(other)}
     return tuple(sorted(name for name in reached if name and name.split(".")[0] in OURS))
+
+
+def _elsewhere(node: ast.ClassDef) -> list[str]:
+    """The modules that a family of kinds says its members are in: `ours=(...)`."""
+    said = [keyword.value for keyword in node.keywords if keyword.arg == "ours"]
+    return [str(part.value) for value in said for part in ast.walk(value) if isinstance(part, ast.Constant)]
+
+
+def _classes(module: str) -> list[str]:
+    return [name for name, node in _definitions(module).items() if isinstance(node, ast.ClassDef)]
 
 
 @cache

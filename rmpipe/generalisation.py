@@ -42,7 +42,7 @@ def rows(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> list[d
     for policy in places(trials):
         for name in dict.fromkeys(trials["set"]):
             mine = _of(trials, policy, name)
-            found += _ranked([_row(part, policy, name) for part in _parts(mine)], mine, pairs, draws)
+            found += _ranked([_row(part, policy, pairs, draws) for part in _parts(mine)], mine, pairs, draws)
     return found
 
 
@@ -60,12 +60,16 @@ def _parts(trials: pd.DataFrame) -> list[pd.DataFrame]:
     return [trials[trials["reward_model"] == name] for name in dict.fromkeys(trials["reward_model"])]
 
 
-def _row(part: pd.DataFrame, policy: str, name: str) -> dict[str, Any]:
+def _row(part: pd.DataFrame, policy: str, pairs: pd.DataFrame, draws: int) -> dict[str, Any]:
     first = part.iloc[0]
-    row: dict[str, Any] = {"policy": policy, "reward_model": first["reward_model"], "set": name}
+    row: dict[str, Any] = {"policy": policy, "reward_model": first["reward_model"], "set": first["set"]}
     row |= {"shift": first["shift"], "kind": first["kind"], "trained": bool(first["trained"])}
     row |= {"bases": int(part["base"].nunique()), "runs": len(part)}
-    return row | {number: _mean(part, number) for number in SHOWN}
+    row |= {number: _mean(part, number) for number in SHOWN}
+    if row["bases"] == 1 and row["runs"] > 1:  # one base has no interval over bases
+        mine = pairs[pairs["trial"].isin(part["trial"]) & (pairs["set"] == first["set"])]
+        row["accuracy"] = clustered(mine["correct"].to_list(), mine["asked"].to_list(), draws=draws).json()
+    return row
 
 
 def _mean(part: pd.DataFrame, number: str) -> dict[str, Any] | None:

@@ -248,3 +248,9 @@ def test_a_file_that_cannot_be_used_is_passed_over(write: Write, tmp_path: Path,
     (tmp_path / "code.json").write_text(text)
     with code.remembered(tmp_path / "code.json"):
         assert reached("work.alone") == {"work.alone"}
+
+
+def test_a_family_reaches_the_members_in_the_modules_that_it_names():
+    reached = code_key("tasks.score.score")
+    assert {"rmpipe.implicit.Implicit", "rmpipe.generative.Generative", "rmpipe.explicit.Explicit"} <= set(reached)
+    assert "rmpipe.graph.is_hamiltonian_cycle" in code_key("tasks.prepare.prepare") | code_key("tasks.score.score")

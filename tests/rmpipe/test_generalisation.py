@@ -118,3 +118,11 @@ def test_several_policies_are_told_apart_and_together():
     assert set(by_policy) == {EVERY, "p", "q"}
     assert by_policy[EVERY]["bases"] == 4
     assert by_policy[EVERY]["difference"]["value"] == pytest.approx(0.25)
+
+
+def test_the_accuracy_of_one_base_has_an_interval_over_prompts_whatever_its_seeds():
+    table = trials({"a": [0.1, 0.1]})
+    found = rows(table, pairs_of(table, {"ex": [1, 1, 1, 0], "im": [1, 0, 0, 0]}))
+    best = found[0]["accuracy"]
+    assert best["value"] == pytest.approx(0.75)
+    assert 0 <= best["low"] < 0.75 < best["high"] <= 1
