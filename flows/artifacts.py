@@ -6,10 +6,9 @@ import re
 from typing import Any
 
 from flows.server import OWN, server_of
+from rmpipe.answer import Form
 from rmpipe.artifact import Report
 from rmpipe.interval import Estimate
-
-NUMBERS = ("variance", "accuracy_on", "accuracy_off", "proxy_gain", "truth_gain")
 
 
 def leave_artifacts(report: Report) -> None:
@@ -21,7 +20,7 @@ def leave_artifacts(report: Report) -> None:
     ranking = report.inputs["ranking"]
     answer = ranking.answer()
     study = re.sub(r"[^a-z0-9]+", "-", answer["study"].lower()).strip("-") or "study"  # all that a key may hold
-    table = [_line(row) for row in answer["rows"]]
+    table = [_line(row, Form.of(answer)) for row in answer["rows"]]
     create_table_artifact(table=table, key=f"{study}-ranking", description=answer["question"])
     create_markdown_artifact(
         markdown="\n\n".join(answer["sentences"]), key=f"{study}-answer", description="What the ranking supports"
@@ -31,10 +30,10 @@ def leave_artifacts(report: Report) -> None:
     )
 
 
-def _line(row: dict[str, Any]) -> dict[str, Any]:
+def _line(row: dict[str, Any], form: Form) -> dict[str, Any]:
     """A row of the ranking as Prefect shows it."""
-    line = {name: row[name] for name in ("policy", "algorithm", "rank")} | {"reward model": row["reward_model"]}
-    return line | {name.replace("_", " "): _shown(row.get(name)) for name in NUMBERS}
+    line = {name: row[name] for name in (*form.keys[:2], *form.about, "rank")} | {"reward model": row["reward_model"]}
+    return line | {name.replace("_", " "): _shown(row.get(name)) for name in form.numbers}
 
 
 def _link(report: Report) -> str:

@@ -33,7 +33,7 @@ class Schedule:
     Args:
         name: what it is called; the study's name unless another is given.
         question: the flow that answers it.
-        parameters: of `flows.scheduled`.
+        parameters: of its flow in `flows.scheduled`.
         cron: five fields, in the time zone.
         every: the time between two runs, instead.
         timezone: as IANA calls it; the machine's by default.
@@ -125,8 +125,15 @@ def _serving(home: Path, name: str) -> Path:
 
 
 def _flow(question: str) -> Any:
+    """The flow of a question.
+
+    Raises:
+        StudyError: Prefect has none of it.
+    """
     from flows import scheduled
 
+    if not hasattr(scheduled, question):
+        raise StudyError(f"flow: {question!r} has no flow in {scheduled.__file__}, so it cannot be scheduled; run it")
     return getattr(scheduled, question)
 
 

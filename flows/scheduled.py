@@ -1,6 +1,7 @@
-"""A study as a flow of Prefect's that a schedule, a worker or a click starts: `flows.scheduled.teach`.
+"""A study as a flow of Prefect's that a schedule, a worker or a click starts: `flows.scheduled.teach`, say.
 
-Scheduled runs of one store wait for each other; a run that finds every stage in the store makes nothing, and says so.
+There is one for each question, under its name, so that Prefect lists runs by question; they do the same. Scheduled
+runs of one store wait for each other; a run that finds every stage in the store makes nothing, and says so.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def teach(
     keep_going: bool = False,
     strict: bool = False,
 ) -> State[Any]:
-    """Which reward model teaches this policy best? Makes the stages of a study that are not in the store.
+    """Which reward model teaches a policy best? Makes the stages of a study that are not in the store.
 
     Args:
         study: the name of a shipped study, or a TOML file.
@@ -45,6 +46,38 @@ def teach(
         keep_going: after a failure, still make what does not need the stage that failed.
         strict: take no hit whose code or inputs have changed.
     """
+    return _run(study, changes or [], only or [], Manner(jobs or _cores(), threads, keep_going), strict)
+
+
+@flow(name="generalise", flow_run_name=_name, validate_parameters=True)
+def generalise(
+    study: str,
+    changes: list[str] | None = None,
+    only: list[str] | None = None,
+    jobs: int | None = None,
+    threads: int = 1,
+    keep_going: bool = False,
+    strict: bool = False,
+) -> State[Any]:
+    """Which reward model survives a shift? Makes the stages of a study that are not in the store.
+
+    Args:
+        study: the name of a shipped study, or a TOML file.
+        changes: `a.b=value` each, as after `--set`.
+        only: stages to stop after, as after `--only`.
+        jobs: stages at a time; as many as there are cores by default.
+        threads: threads a stage.
+        keep_going: after a failure, still make what does not need the stage that failed.
+        strict: take no hit whose code or inputs have changed.
+    """
+    return _run(study, changes or [], only or [], Manner(jobs or _cores(), threads, keep_going), strict)
+
+
+def _cores() -> int:
+    return os.cpu_count() or 1
+
+
+def _run(study: str, changes: list[str], only: list[str], manner: Manner, strict: bool) -> State[Any]:
     from rmpipe.store import Store
 
     store = Store()
@@ -54,13 +87,13 @@ def teach(
         store.lock("schedule", waiting=lambda holder: say(_waiting(holder))),
     ):
         supersede()
-        inquiry = inquire(study, changes or (), only=only or (), strict=strict)
+        inquiry = inquire(study, changes, only=only, strict=strict)
         if not inquiry.plan.to_run:
             inquiry.recall()
             leave_artifacts(inquiry.report)
             return Completed(message=inquiry.nothing_to_run)
         inquiry.check_sources()
-        with conductor(inquiry, Manner(jobs or os.cpu_count() or 1, threads, keep_going)) as leader:
+        with conductor(inquiry, manner) as leader:
             leader.perform(say)
     return Completed(message=ran(leader.summary()))
 

@@ -15,9 +15,11 @@ from rmpipe.config import StudyError, flatten
 from rmpipe.ranking import KEYS
 
 Cell = tuple[str, ...]
-"""A policy, an algorithm and a reward model."""
+"""A policy, an algorithm and a reward model; of accuracies on sets, a policy and a reward model."""
 Cells = dict[Cell, dict[int, dict[str, Artifact]]]
-"""Cell -> seed -> what was made for it: {"measure", "align"}."""
+"""Cell -> seed -> what was made for it: {"measure", "align"}, or {"evaluate", "separate"} and perhaps "generate"."""
+ANSWERS = ("rank", "judge")
+"""Stages whose inputs are those of cells."""
 ABSENT = object()
 
 
@@ -112,8 +114,9 @@ def _title(record: dict[str, Any]) -> str:
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What a stage was told beside its inputs; of a ranking, its cells are told by what they were made from."""
     config = dict(record["config"])
-    if cells := config.pop("cells", None):
-        config = {"seeds": sorted({cell["seed"] for cell in cells})} | config.pop("about", {}) | config
+    if cells := config.pop("cells", None) or config.pop("trials", None):
+        about = {name: value for name, value in config.pop("about", {}).items() if name != "places"}
+        config = {"seeds": sorted({cell["seed"] for cell in cells})} | about | config
         config["claims"] = {claim["name"]: _unnamed(claim) for claim in config["claims"]}
     return {"version": record["version"], **config}
 
@@ -146,8 +149,8 @@ def _made_differently(a: dict[str, Any], b: dict[str, Any]) -> Iterator[tuple[st
 
 
 def _inputs(a: Artifact, b: Artifact) -> Iterator[tuple[str, Artifact | None, Artifact | None]]:
-    """The inputs of both by name; those of rankings by cell, for one seed of each: a study tells all the same."""
-    if a.record["stage"] == "rank":
+    """The inputs of both by name; those of answers by cell, for one seed of each: a study tells all the same."""
+    if a.record["stage"] in ANSWERS:
         yield from _alike(cells(a), cells(b))
         return
     mine, other = (
@@ -157,21 +160,38 @@ def _inputs(a: Artifact, b: Artifact) -> Iterator[tuple[str, Artifact | None, Ar
     yield from ((name, mine.get(name), other.get(name)) for name in {**mine, **other})
 
 
-def _alike(a: Cells, b: Cells) -> Iterator[tuple[str, Artifact, Artifact]]:
-    """What was measured and aligned in the cells of both, for a seed of both where there is one."""
+def _alike(a: Cells, b: Cells) -> Iterator[tuple[str, Artifact | None, Artifact | None]]:
+    """What was made in the cells of both, for a seed of both where there is one."""
     for cell in a:
         if cell in b:
             shared = [seed for seed in a[cell] if seed in b[cell]]
             left, right = (side[cell][shared[0] if shared else next(iter(side[cell]))] for side in (a, b))
-            yield from ((stage, left[stage], right[stage]) for stage in left)
+            yield from ((stage, left.get(stage), right.get(stage)) for stage in {**left, **right})
 
 
 def cells(ranking: Artifact) -> Cells:
-    """What a ranking was made from: (policy, algorithm, reward model) -> seed -> {"measure", "align"}."""
+    """What an answer was made from."""
     found: Cells = {}
     record = ranking.record
+    if record["stage"] == "judge":
+        return _examined(record, ranking)
     inputs = (record["inputs"]["measurements"], record["inputs"]["policies"])
     for cell, measured, aligned in zip(record["config"]["cells"], *inputs, strict=True):
         made = {"measure": Artifact(measured, ranking.home), "align": Artifact(aligned, ranking.home)}
         found.setdefault(tuple(cell[key] for key in KEYS), {})[cell["seed"]] = made
+    return found
+
+
+def _examined(record: dict[str, Any], answer: Artifact) -> Cells:
+    found: Cells = {}
+    config, inputs = record["config"], record["inputs"]
+    places = zip(config["about"]["places"], inputs["separations"], strict=True)
+    separations = {(seed, policy): address for (seed, policy), address in places}
+    for trial, *made in zip(config["trials"], inputs["measurements"], inputs["written"], strict=True):
+        addresses = [made[0], separations[trial["seed"], trial["policy"]], made[1]]
+        named = zip(("evaluate", "separate", "generate"), addresses, strict=True)
+        cell = (trial["policy"], trial["reward_model"])
+        found.setdefault(cell, {})[trial["seed"]] = {
+            stage: Artifact(address, answer.home) for stage, address in named if address
+        }
     return found

@@ -152,10 +152,12 @@ def _inputs(record: Record, home: Path) -> Iterator[tuple[str, str, str, str | N
 
 
 def _subject(record: Record, home: Path) -> str | None:
-    """The model id of the reward model that the numbers are about: the teacher, or the one that gave the scores."""
+    """The model id of the reward model that the numbers are about: the teacher, or the one that was measured."""
     inputs = record["inputs"]
     scores = _known(inputs["scores"], home) if inputs.get("scores") else {}
     teacher = inputs.get("teacher") or scores.get("inputs", {}).get("reward_model")
+    if teacher is None and record["kind"] == "Measurement":
+        teacher = inputs.get("reward_model")
     return _known(teacher, home).get("model_id") if teacher else None
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rmpipe.answer import Form
 from rmpipe.artifact import Artifact
 from rmpipe.config import StudyError
 from rmpipe.journal import Execution
@@ -29,23 +30,34 @@ STUDY = "Each run is a study that was asked for: open it for the answer, the rep
 VIEWS = {
     "align": ("metrics.`truth_gain`", "metrics.`proxy_gain`", "metrics.`kl`"),
     "measure": ("metrics.`variance`", "metrics.`accuracy_on`", "metrics.`accuracy_off`", "metrics.`flat_share`"),
+    "evaluate": ("metrics.`test.accuracy`", "metrics.`test.margin`", "metrics.`test.loss`"),
 }
 """The numbers of a stage that its runs are compared by, in the first place by the first."""
 LABELS = ("policy", "reward_model", "algorithm", "seed")
 MEASURED = {"variance": "variance", "accuracy_on": "accuracy, on policy", "accuracy_off": "accuracy, off policy",
             "flat_share": "share of flat prompts"}  # fmt: skip
 TAUGHT = {"truth_gain": "ground-truth gain", "proxy_gain": "proxy gain", "kl": "KL"}
+ASKED = {"accuracy": "accuracy", "loss": "loss", "chosen": "mean reward, chosen", "rejected": "mean reward, rejected"}
+UNDER = {"evaluate": ()}
+"""The labels that the numbers of a stage about a reward model are named after, where these are not `CIRCUMSTANCES`."""
+CIRCUMSTANCES = ("policy", "algorithm")
 SCORES = "\n\n**What it scores, and whom it taught**\n\n"
 """Where the numbers of a reward model begin on its card: what stands before is written once, what follows anew."""
 HOW = {
     "RewardModel": "Variance is that of its whitened rewards within a prompt, over responses of the policy that is "
     "named. Accuracy is ranking accuracy: on policy over pairs of these responses, off policy over the test pairs. "
-    "A gain is what that policy gained by being taught with it.",
+    "A gain is what that policy gained by being taught with it. On a set of pairs, accuracy counts a tie as one half, "
+    "and loss is that of Bradley and Terry.",
     "Policy": "A gain is a mean over held-out prompts, in standard deviations of each reward under the initial policy; "
     "KL is from the initial policy, in nats.",
     "Measurement": "Variance is that of whitened rewards within a prompt; accuracies are ranking accuracies.",
+    "evaluate": "On each set of pairs: ranking accuracy, a tie one half; the margin in standard deviations of the "
+    "set's rewards; the loss of Bradley and Terry; mean rewards. Cues is the share of the rewards that a bag of tokens "
+    "explains, carried that which it explains with weights from the held-out pairs.",
+    "separate": "Inner products and cosines are of differences of hidden representations, chosen less rejected, before "
+    "any training.",
 }
-"""How the numbers of each kind of artifact are measured."""
+"""How the numbers of a stage are measured, or else those of each kind of artifact."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +128,7 @@ def of_execution(execution: Execution, links: Links, *, summary: str = "", why_n
     if origins := list(made_from(((name, address) for name, address, *_ in execution.inputs), links)):
         parts.append("**Made from**\n\n" + "\n".join(origins[:LINES] + ["- …"] * (len(origins) > LINES)))
     parts.append(f"Asked for by {asked}. Its whole record: `rmpipe why {execution.address}`")
-    parts += [HOW[execution.kind]] if execution.kind in HOW else []
+    parts += [HOW[name] for name in (execution.stage, execution.kind) if name in HOW][:1]
     return "\n\n".join(parts)[:LONGEST]
 
 
@@ -167,9 +179,9 @@ def scored(card: str, metrics: list[tuple[str, float, str]]) -> str:
 
     Args:
         card: as it was written first, or last.
-        metrics: (`weak.variance` or `weak.rloo.truth_gain`, value, run) of its logged model.
+        metrics: (`weak.variance`, `weak.rloo.truth_gain` or `paraphrase.accuracy`, value, run) of its logged model.
     """
-    heads = {"policy": MEASURED, "taught": TAUGHT}
+    heads = {"policy": MEASURED, "taught": TAUGHT, "set": ASKED}
     tables = [_scores(head, names, _rows(metrics, names)) for head, names in heads.items()]
     return card.partition(SCORES)[0] + (SCORES + "\n\n".join(filter(None, tables)) if any(tables) else "")
 
@@ -224,32 +236,38 @@ def ranking(answer: dict[str, Any], links: Links) -> str:
 
 
 def _rankings(answer: dict[str, Any], links: Links | None = None) -> Iterator[str]:
-    for policy, algorithm in dict.fromkeys((row["policy"], row["algorithm"]) for row in answer["rows"]):
-        mine = [row for row in answer["rows"] if (row["policy"], row["algorithm"]) == (policy, algorithm)]
-        yield f"**{plain(policy)}, {plain(algorithm)}**\n\n" + table([_line(row) | _runs(row, links) for row in mine])
+    form = Form.of(answer)
+    for where in dict.fromkeys(map(form.where, answer["rows"])):
+        mine = [row for row in answer["rows"] if form.where(row) == where]
+        yield f"**{plain(where)}**\n\n" + table([_line(row, form) | _runs(row, form, links) for row in mine])
 
 
-def _line(row: dict[str, Any]) -> dict[str, str]:
+def _line(row: dict[str, Any], form: Form) -> dict[str, str]:
     from rmpipe.interval import Estimate
 
-    names = {"truth_gain": "truth gain", "proxy_gain": "proxy gain", "variance": "variance",
-             "accuracy_on": "acc. on", "accuracy_off": "acc. off"}  # fmt: skip
-    numbers = {text: str(Estimate.of(row[name])) if row.get(name) else "" for name, text in names.items()}
+    numbers = {text: str(Estimate.of(row[name])) if row.get(name) else "" for name, text in form.numbers.items()}
     return {"rank": row["rank"], "reward model": plain(row["reward_model"])} | numbers
 
 
-def _runs(row: dict[str, Any], links: Links | None) -> dict[str, str]:
-    """Links of a row, one a seed."""
+def _runs(row: dict[str, Any], form: Form, links: Links | None) -> dict[str, str]:
+    """Links of a row, one a run: to what was made in a stage, or to what that was made from."""
     if links is None:
         return {}
-    taught = row["addresses"]["align"]
-    teachers = [links.record(address).get("inputs", {}).get("teacher", address) for address in taught]
-    cells = {"made": teachers, "measured": row["addresses"]["measure"], "taught": taught}
-    return {head: ", ".join(links.to(address, _seed(links, address)) for address in cells[head]) for head in cells}
+    cells = {}
+    for head, (stage, given) in form.runs.items():
+        made = row["addresses"][stage]
+        meant = [links.record(address).get("inputs", {}).get(given, address) for address in made]
+        cells[head] = ", ".join(
+            links.to(one, _run(row, links, address)) for one, address in zip(meant, made, strict=True)
+        )
+    return cells
 
 
-def _seed(links: Links, address: str) -> str:
-    return f"seed {links.record(address).get('labels', {}).get('seed', '?')}"
+def _run(row: dict[str, Any], links: Links, address: str) -> str:
+    """What tells a run of a row from the others: its seed; and its policy, where the row is of several."""
+    labels = links.record(address).get("labels", {})
+    policy = labels.get("policy", row["policy"])
+    return f"{'' if policy == row['policy'] else f'{policy}, '}seed {labels.get('seed', '?')}"
 
 
 def stages(listed: list[dict[str, Any]], links: Links) -> str:

@@ -33,8 +33,9 @@ def code_key(*roots: str) -> dict[str, str]:
     Args:
         roots: dotted names, `tasks.measure.measure`.
 
-    A class reaches its subclasses in the same file too, and those of the modules that it names in `ours`: kinds are found
-    by name at run time, where no reader of the source can follow. The mechanism itself (store, records, tracking) is left out.
+    A class reaches its subclasses in the same file too, and those of the modules that it names in `ours`: kinds are
+    found by name at run time, where no reader of the source can follow. The mechanism itself (store, records, tracking)
+    is left out.
     """
     key = " ".join(roots)
     if key not in _known:

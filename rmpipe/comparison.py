@@ -2,7 +2,7 @@
 
 A difference is that of the two values beside it. It has an interval where one can be had: paired over the seeds that
 both have, two or more; over the prompts of one seed, where each has that one alone; else between seeds that are not
-paired. Where none can be had, it is said why.
+paired. Where none can be had, it is said why. For accuracies on sets of pairs, bases stand in the place of seeds.
 """
 
 from __future__ import annotations
@@ -10,25 +10,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmpipe.ancestry import Cell, cells
+from rmpipe.answer import Form
 from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, open_artifact
 from rmpipe.config import StudyError
 from rmpipe.contrast import GAINS
+from rmpipe.generalisation import EVERY
 from rmpipe.interval import Estimate, clustered, paired_t, t_interval
-from rmpipe.ranking import KEYS
 from rmpipe.text import readable
-from rmpipe.verdict import COLUMNS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ONE_SEED = "paired over {} {} of one seed, whose own luck is not in the interval"
+ONE_SEED = "paired over {} {} of one {}, whose own luck is not in the interval"
+Runs = dict[Any, tuple[Any, Artifact]]
+"""What tells a run from the others -> (the seed, or the base, that it counts to; what has its number)."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,9 @@ def _estimates(artifact: Artifact, drawn: dict[str, Sample]) -> dict[str, Estima
 
 
 def _over_units(
-    name: str, a: dict[str, Sample], b: dict[str, Sample], left: dict[str, Estimate], right: dict[str, Estimate]
-) -> tuple[Estimate, str]:
+    name: str, a: dict[str, Sample], b: dict[str, Sample], left: dict[str, Estimate], right: dict[str, Estimate],
+    unit: str = "seed",
+) -> tuple[Estimate, str]:  # fmt: skip
     """The difference of a number over the prompts (or pairs) that both have, and how that was done."""
     if name not in left or name not in right:
         return Estimate(math.nan), "only one of them has it"
@@ -121,7 +124,7 @@ def _over_units(
     if a[name].units != b[name].units:
         return Estimate(right[name].value - left[name].value), "no interval: they are of unlike prompts"
     units = "pairs" if a[name].clusters else "prompts"
-    return b[name].less(a[name]), ONE_SEED.format(len(a[name].units), units)
+    return b[name].less(a[name]), ONE_SEED.format(len(a[name].units), units, unit)
 
 
 def samples(artifact: Artifact) -> dict[str, Sample]:
@@ -129,6 +132,8 @@ def samples(artifact: Artifact) -> dict[str, Sample]:
     try:
         if isinstance(artifact, Policy) and artifact.built:
             return _gains(artifact)
+        if isinstance(artifact, Measurement) and artifact.built and "sets" in artifact.record["inputs"]:
+            return _by_set(artifact) if "scored" in artifact.record["inputs"] else {}
         if isinstance(artifact, Measurement) and artifact.built:
             return _by_prompt(artifact) | _by_pair(artifact.inputs["pair_scores"])
     except (StudyError, FileNotFoundError):  # what it was made from was tidied away, or is elsewhere
@@ -177,85 +182,179 @@ def _by_pair(scores: Any) -> dict[str, Sample]:
     return found | {"calibration_error": error}
 
 
+@lru_cache(maxsize=64)
+def _by_set(measurement: Measurement) -> dict[str, Sample]:
+    """What is measured on sets of pairs, those of one prompt drawn together."""
+    found = {}
+    for name, frame in measurement.table().groupby("set", sort=False):
+        asked = [readable(json.loads(prompt)) for prompt in frame["asked"]]
+        units = [json.dumps(part) for part in zip(asked, frame["chosen"], frame["rejected"], strict=True)]
+        loss = np.logaddexp(0.0, frame["rejected_reward"] - frame["chosen_reward"])
+        columns = {"accuracy": frame["correct"], "margin": frame["margin"], "loss": loss,
+                   "chosen": frame["chosen_reward"], "rejected": frame["rejected_reward"]}  # fmt: skip
+        for column, values in columns.items():
+            found[f"{name}.{column}"] = Sample(units, values.to_numpy(np.float64)[:, None], clusters=asked)
+    return found
+
+
 # -- rankings ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Row:
-    """A reward model that taught a policy in both: its ranks, and each number that is not of the same artifacts."""
+    """A row that both have: its ranks, and each number that is not of the same artifacts."""
 
     names: Cell
     ranks: tuple[str, str]
     numbers: list[Number]
+    keys: tuple[str, ...]
 
     def json(self) -> dict[str, Any]:
-        """The names, `rank` of both, and the numbers; none where, on the seeds of both, all is the same."""
-        names = dict(zip(KEYS, self.names, strict=True))
+        """The names, `rank` of both, and the numbers; none where, on the seeds or bases of both, all is the same."""
+        names = dict(zip(self.keys, self.names, strict=True))
         return names | {"rank": dict(zip("ab", self.ranks, strict=True)), "numbers": [n.json() for n in self.numbers]}
 
 
 def rows(a: Ranking, b: Ranking) -> tuple[list[Row], list[Cell], list[Cell]]:
     """The rows that both have, in A's order; those of A alone; those of B alone.
 
+    Args:
+        a: an answer to the same question as `b`.
+
     Raises:
         StudyError: the record only of a ranking is here.
     """
     left, right = _answered(a), _answered(b)
-    made, others = cells(a), cells(b)
+    form, made, others = Form.of(a.answer()), _made(a), _made(b)
     both = []
     for cell in (cell for cell in left if cell in right):
         mine, other = left[cell], right[cell]
-        both.append(Row(cell, (mine["rank"], other["rank"]), _numbers(mine, other, made[cell], others[cell])))
+        found = _numbers(form, mine, other, partial(made, cell), partial(others, cell))
+        both.append(Row(cell, (mine["rank"], other["rank"]), found, form.keys))
     return both, [cell for cell in left if cell not in right], [cell for cell in right if cell not in left]
 
 
 def _answered(ranking: Ranking) -> dict[Cell, dict[str, Any]]:
     if not ranking.built:
         raise StudyError(f"{ranking.address}: its record only is here, and no answer; run its study to have it")
-    return {tuple(row[key] for key in KEYS): row for row in ranking.answer()["rows"]}
+    answer = ranking.answer()
+    return {Form.of(answer).names(row): row for row in answer["rows"]}
+
+
+def _made(ranking: Ranking) -> Callable[[Cell, str], tuple[str, Runs]]:
+    """From a row's names and a column: what its records call that number, and the runs that have it."""
+    record = ranking.record
+    if record["stage"] == "judge":
+        trials = list(zip(record["config"]["trials"], record["inputs"]["measurements"], strict=True))
+        return partial(_examined, [(trial, Measurement(address, ranking.home)) for trial, address in trials])
+    taught = cells(ranking)
+
+    def of(cell: Cell, name: str) -> tuple[str, Runs]:
+        stage = "align" if name in GAINS.values() else "measure"
+        return name, {seed: (seed, made[stage]) for seed, made in taught[cell].items()}
+
+    return of
+
+
+def _examined(trials: list[tuple[dict[str, Any], Measurement]], cell: Cell, name: str) -> tuple[str, Runs]:
+    """The runs of one policy, or of every one, in which a reward model was asked about a set."""
+    policy, asked, reward_model = cell
+    mine = [each for each in trials if each[0]["reward_model"] == reward_model and policy in (each[0]["policy"], EVERY)]
+    return f"{asked}.{name}", {(trial["policy"], trial["seed"]): (trial["base"], made) for trial, made in mine}
 
 
 def _numbers(
-    a: dict[str, Any], b: dict[str, Any], made: dict[int, dict[str, Artifact]], others: dict[int, dict[str, Artifact]]
+    form: Form, a: dict[str, Any], b: dict[str, Any], made: Callable[[str], Any], others: Callable[[str], Any]
 ) -> list[Number]:
     found = []
-    for name in COLUMNS:
-        stage = "align" if name in GAINS.values() else "measure"
-        mine, other = ({seed: cell[stage] for seed, cell in side.items()} for side in (made, others))
+    for name in form.numbers:
+        (told, mine), (_, other) = made(name), others(name)
         if not _same(mine, other) and (a.get(name) or b.get(name)):
             first, second = (Estimate.of(row[name]) if row.get(name) else None for row in (a, b))
-            found.append(_number(name, first, second, mine, other))
+            number = _number(told, form.unit, first, second, mine, other)
+            found.append(replace(number, name=name))
     return found
 
 
-def _same(a: dict[int, Artifact], b: dict[int, Artifact]) -> bool:
-    """Whether there are seeds that both have, and the same artifacts on each: then there is nothing to compare."""
+def _same(a: Runs, b: Runs) -> bool:
+    """Whether there are runs that both have, and the same artifacts of each: then there is nothing to compare."""
     shared = a.keys() & b.keys()
-    return bool(shared) and all(a[seed].address == b[seed].address for seed in shared)
+    return bool(shared) and all(a[run][1].address == b[run][1].address for run in shared)
 
 
-def _number(
-    name: str, first: Estimate | None, second: Estimate | None, a: dict[int, Artifact], b: dict[int, Artifact]
-) -> Number:
-    """A number of two rows, and their difference, all three over the same seeds."""
-    mine, other = _by_seed(name, a), _by_seed(name, b)
-    shared = [seed for seed in mine if seed in other]
+def _number(name: str, unit: str, first: Estimate | None, second: Estimate | None, a: Runs, b: Runs) -> Number:
+    """A number of two rows, and their difference, all three over the same units: seeds, or bases."""
+    left, right = _units(_known(name, a), _known(name, b))
+    mine, other = ({key: _mean(name, made) for key, made in side.items()} for side in (left, right))
+    shared = [key for key in mine if key in other]
     if len(shared) > 1:
-        mine, other = ({seed: side[seed] for seed in shared} for side in (mine, other))
-        difference, how = paired_t(list(other.values()), list(mine.values())), f"paired over {len(shared)} seeds"
-        if len(shared) < max(len(a), len(b)):
-            how += " that both have, and A and B are over these alone; ranks are over all seeds of each"
+        mine, other = ({key: side[key] for key in shared} for side in (mine, other))
+        difference, how = paired_t(list(other.values()), list(mine.values())), f"paired over {len(shared)} {unit}s"
+        if len(shared) < max(len({of for of, _ in side.values()}) for side in (a, b)):
+            how += f" that both have, and A and B are over these alone; ranks are over all {unit}s of each"
     elif shared and len(mine) == len(other) == 1:
-        one, another = (samples(open_artifact(side[shared[0]].address, side[shared[0]].home)) for side in (a, b))
-        ends = ({name: Estimate(side[shared[0]])} for side in (mine, other))
-        difference, how = _over_units(name, one, another, *ends)
+        return _within_unit(name, unit, (first, second), left[shared[0]], right[shared[0]])
     else:
-        difference, how = _between_seeds(mine, other)
+        difference, how = _between(mine, other, unit)
     return Number(name, _over(mine, first), _over(other, second), difference, how)
 
 
-def _over(values: dict[int, float], told: Estimate | None) -> Estimate | None:
-    """The mean over seeds; of one seed what the ranking told of it, whose interval is over prompts."""
+def _known(name: str, runs: Runs) -> Runs:
+    """The runs whose record has a number; one whose record is gone has not."""
+    found = {}
+    for run, (of, made) in runs.items():
+        value = made.record["metrics"].get(name) if made.built or made.only_told else None
+        if value is not None and math.isfinite(value):
+            found[run] = (of, made)
+    return found
+
+
+def _mean(name: str, made: list[Artifact]) -> float:
+    return float(np.mean([each.record["metrics"][name] for each in made]))
+
+
+def _units(a: Runs, b: Runs) -> tuple[dict[Any, list[Artifact]], dict[Any, list[Artifact]]]:
+    """The runs by unit, under one key where they are paired; where two or more units are, the runs of both alone."""
+    runs = [run for run in a if run in b]
+    pairs = {run: (a[run][0], b[run][0]) for run in runs}
+    if len(set(pairs.values())) > 1 or (runs and len(a) == len(b) == len(runs)):
+        return _grouped(a, pairs), _grouped(b, pairs)
+    return _grouped(a, {run: of for run, (of, _) in a.items()}), _grouped(b, {run: of for run, (of, _) in b.items()})
+
+
+def _grouped(runs: Runs, keys: dict[Any, Any]) -> dict[Any, list[Artifact]]:
+    found: dict[Any, list[Artifact]] = {}
+    for run, key in keys.items():
+        found.setdefault(key, []).append(runs[run][1])
+    return found
+
+
+def _within_unit(
+    name: str, unit: str, told: tuple[Estimate | None, Estimate | None], a: list[Artifact], b: list[Artifact]
+) -> Number:
+    """A number of the one unit that both have: its prompts are drawn, those of all its runs together."""
+    sides = [_over({unit: _mean(name, made)}, each) for made, each in zip((a, b), told, strict=True)]
+    drawn = [_pooled([samples(open_artifact(one.address, one.home)).get(name) for one in made]) for made in (a, b)]
+    ends = [each and {name: each} for each in drawn]
+    if len(a) > 1 or len(b) > 1:
+        sides = [sample.estimate() if sample else side for sample, side in zip(drawn, sides, strict=True)]
+    values = [{name: side} for side in sides if side]
+    difference, how = _over_units(name, ends[0] or {}, ends[1] or {}, values[0], values[1], unit)
+    return Number(name, sides[0], sides[1], difference, how)
+
+
+def _pooled(parts: list[Sample | None]) -> Sample | None:
+    """The rows of several runs as of one; None where those of one are not kept."""
+    known = [part for part in parts if part]
+    if len(known) < len(parts) or len(known) < 2:
+        return known[0] if len(known) == len(parts) else None
+    units = [unit for part in known for unit in part.units]
+    asked = [prompt for part in known for prompt in part.clusters or part.units]
+    return replace(known[0], units=units, values=np.concatenate([part.values for part in known]), clusters=asked)
+
+
+def _over(values: dict[Any, float], told: Estimate | None) -> Estimate | None:
+    """The mean over seeds or bases; of one what the ranking told of it, whose interval is over prompts."""
     if not values:
         return told
     found = t_interval(list(values.values()))
@@ -263,25 +362,15 @@ def _over(values: dict[int, float], told: Estimate | None) -> Estimate | None:
     return told if alone else found
 
 
-def _between_seeds(a: dict[int, float], b: dict[int, float]) -> tuple[Estimate, str]:
-    """The difference over all seeds of each, fewer than two of which are of both."""
+def _between(a: dict[Any, float], b: dict[Any, float], unit: str) -> tuple[Estimate, str]:
+    """The difference over all units of each, fewer than two of which are of both."""
     if not a or not b:
-        return Estimate(math.nan), "no interval: its numbers, seed by seed, are not known of both"
+        return Estimate(math.nan), f"no interval: its numbers, {unit} by {unit}, are not known of both"
     if min(len(a), len(b)) > 1:
         one = ", one of them the same" if a.keys() & b.keys() else ""
-        return _unpaired(list(a.values()), list(b.values())), f"unpaired, {len(a)} and {len(b)} seeds{one}"
+        return _unpaired(list(a.values()), list(b.values())), f"unpaired, {len(a)} and {len(b)} {unit}s{one}"
     value = float(np.mean(list(b.values())) - np.mean(list(a.values())))
-    return Estimate(value), "no interval: unlike seeds, and but one of A or B"
-
-
-def _by_seed(name: str, artifacts: dict[int, Artifact]) -> dict[int, float]:
-    """A number seed by seed, as the records have it; a seed whose record is gone is left out."""
-    found = {}
-    for seed, artifact in artifacts.items():
-        value = artifact.record["metrics"].get(name) if artifact.built or artifact.only_told else None
-        if value is not None and math.isfinite(value):
-            found[seed] = float(value)
-    return found
+    return Estimate(value), f"no interval: unlike {unit}s, and but one of A or B"
 
 
 def _unpaired(a: list[float], b: list[float]) -> Estimate:
@@ -296,8 +385,8 @@ def _unpaired(a: list[float], b: list[float]) -> Estimate:
 
 
 def claims(a: Ranking, b: Ranking) -> list[dict[str, Any]]:
-    """Claims that both judged, with another verdict: name, policy, algorithm, and `a` and `b`, a sentence each."""
-    keys = ("name", "policy", "algorithm", "gain")
+    """Claims that both judged, with another verdict: what names each, and `a` and `b`, a sentence each."""
+    keys = Form.of(a.answer()).claims
     left, right = ({tuple(item[k] for k in keys): item for item in side.answer()["contrasts"]} for side in (a, b))
     return [
         dict(zip(keys, which, strict=True)) | {"a": left[which]["sentence"], "b": right[which]["sentence"]}

@@ -55,8 +55,10 @@ def _owns(study: str, name: str) -> bool:
 
 
 def _winners(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    first = answer["algorithms"][0]
-    return [row for row in answer["rows"] if row["algorithm"] == first and row["rank"] in ("1", "1=")]
+    """The rows of who taught best; none where nobody was taught."""
+    taught = [row for row in answer["rows"] if "align" in row["addresses"]]
+    first = answer["algorithms"][0] if taught else ""
+    return [row for row in taught if row["algorithm"] == first and row["rank"] in ("1", "1=")]
 
 
 def _teacher(client: Any, home: Path, study: str, aligned: str) -> tuple[Any, str]:

@@ -162,6 +162,72 @@ def forest(
     return _svg(figure, f"{xlabel}: " + "; ".join(f"{label} {number['value']:.2f}" for label, number in known))
 
 
+def bars(
+    items: Sequence[tuple[str, dict[str, Any], str, bool]], xlabel: str, where: str, at: float | None = None,
+    limits: tuple[float, float] | None = None,
+) -> str:  # fmt: skip
+    """Bars from 0 with their intervals, one below the other.
+
+    Args:
+        items: label, {"value", "low", "high"}, colour, and whether the bar is full or hollow.
+        xlabel: what the numbers are.
+        where: whose they are, for those who do not see under which heading it stands.
+        at: where a broken line stands, such as at chance.
+        limits: of the axis; an interval that goes past them ends at the edge.
+    """
+    if not items:
+        return ""
+    lines = 1 + max(label.count("\n") for label, *_ in items)
+    figure, axes = _panel(0.75 + (0.12 + 0.17 * lines) * len(items))
+    for place, (_, number, colour, full) in enumerate(items):
+        axes.barh(
+            place, number["value"], 0.62, color=[(colour, 0.6)] if full else "none", edgecolor=colour, linewidth=1.4
+        )
+        if number["low"] is not None and number["high"] is not None:
+            axes.plot([number["low"], number["high"]], [place, place], color=INK, linewidth=1.2)
+    axes.axvline(0, color=INK, linewidth=0.6)
+    if at is not None:
+        axes.axvline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set_yticks(range(len(items)), ["\n".join(map(_short, label.split("\n"))) for label, *_ in items])
+    axes.set_ylim(len(items) - 0.4, -0.6)
+    axes.set_xlabel(xlabel)
+    if limits:
+        axes.set_xlim(*limits)
+    told = "; ".join(f"{label} {number['value']:.2f}".replace("\n", " ") for label, number, *_ in items)
+    return _svg(figure, f"{where}, {xlabel}: {told}")
+
+
+def learning(
+    lines: dict[str, tuple[np.ndarray, np.ndarray]], ink: dict[str, str], ylabel: str, where: str, at: float
+) -> str:
+    """A number while reward models are trained: thin lines are single runs, thick ones their mean, discs the end.
+
+    Args:
+        lines: reward model -> steps and numbers, both (runs, looks).
+        ink: of `colours`.
+        ylabel: what the numbers are.
+        where: whose they are, as in `bars`.
+        at: where a broken line stands, such as at chance.
+    """
+    if not lines:
+        return ""
+    figure, axes = _panel(3.3)
+    ends = []
+    for name, (across, up) in lines.items():
+        for one_across, one_up in zip(across, up, strict=True) if len(up) > 1 else ():
+            axes.plot(one_across, one_up, linewidth=0.6, alpha=0.5, color=ink[name])
+        mean_across, mean_up = across.mean(axis=0), up.mean(axis=0)
+        axes.plot(mean_across, mean_up, linewidth=1.9, color=ink[name])
+        axes.plot(mean_across[-1], mean_up[-1], marker="o", markersize=5, color=ink[name])
+        ends.append((mean_across[-1], mean_up[-1], name))
+    axes.axhline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.locator_params(axis="x", integer=True)
+    axes.set(xlabel="training steps", ylabel=ylabel)
+    _named(axes, ends, ink)
+    told = "; ".join(f"{name} {up:.2f}" for _, up, name in ends)
+    return _svg(figure, f"{where}, {ylabel} while training, one line a reward model; at the end: {told}")
+
+
 def _panel(height: float) -> tuple[Figure, Axes]:
     """One panel: as wide as lets its letters stay readable on a telephone."""
     import matplotlib as mpl
@@ -194,12 +260,16 @@ def _named(axes: Axes, points: Sequence[tuple[float, float, str]], ink: dict[str
                 there[i], there[i + 1] = there[i + 1], there[i]
     for (*_, x, y, name), height in zip(there, heights, strict=True):
         axes.annotate(
-            name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}",
+            _short(name),
             (x, y), xytext=(1.03, height), textcoords="axes fraction", fontsize=9.5, color=INK, va="center",
             annotation_clip=False,
             arrowprops={"arrowstyle": "-", "linewidth": 0.9, "linestyle": (0, (1, 1.6)), "color": ink[name],
                         "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
 
 
 def _apart(heights: Sequence[float]) -> list[float]:

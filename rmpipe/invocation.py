@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rmpipe import card
+from rmpipe.answer import Form
 from rmpipe.artifact import Report
-
-FIRST = ("rank", "reward_model", "policy", "algorithm", "truth_gain", "proxy_gain", "variance", "accuracy_on",
-         "accuracy_off")  # fmt: skip
-"""The columns of the ranking's table that are read first."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Invocation:
         drawn = dict(figures(report.page.read_text(encoding="utf-8")))
         for name, svg in drawn.items():
             self.client.log_text(self.run, svg, name)
-        rows = [_flat(row) for row in answer["rows"]]
+        rows = [_flat(row, Form.of(answer).first) for row in answer["rows"]]
         names = dict.fromkeys(name for row in rows for name in row)
         self.client.log_table(self.run, {name: [row.get(name) for row in rows] for name in names}, "ranking.json")
         self.client.log_text(self.run, card.ranking(answer, self.links), "ranking.md")
@@ -76,18 +73,24 @@ def figures(page: str) -> Iterator[tuple[str, str]]:
     over, seen = "", set[str]()
     for heading, svg in re.findall(r"<h3>(.*?)</h3>|(<svg .*?</svg>)", page, re.DOTALL):
         over = heading.split(":")[0] or over
-        label, size = re.search(r'aria-label="([^":;,]*)', svg), re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+        label, size = re.search(r'aria-label="([^":;]*)', svg), re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
         if label and size:
-            name = "/".join(["figures", *(re.sub(r"\W+", "-", text.lower()).strip("-") for text in (over, label[1]))])
-            if name not in seen:
-                yield f"{name}.svg", svg.replace("<svg ", f'<svg width="{size[1]}pt" height="{size[2]}pt" ', 1)
-            seen.add(name)
+            names = [_file(over, text) for text in (label[1].split(",")[0], label[1])]
+            for name in [name for name in names if name not in seen][:1]:
+                seen.add(name)
+                yield name, svg.replace("<svg ", f'<svg width="{size[1]}pt" height="{size[2]}pt" ', 1)
 
 
-def _flat(row: dict[str, Any]) -> dict[str, Any]:
+def _file(*names: str) -> str:
+    """A place among the figures, without what no name of a file should have."""
+    parts = (re.sub(r"\W+", "-", text.lower()).strip("-") for text in ("figures", *names))
+    return f"{'/'.join(filter(None, parts))}.svg"
+
+
+def _flat(row: dict[str, Any], first: tuple[str, ...]) -> dict[str, Any]:
     """A row of an answer in plain columns, each number as three, those that are read first in front."""
     flat: dict[str, Any] = {}
-    for name in dict.fromkeys((*FIRST, *row)):
+    for name in dict.fromkeys((*first, *row)):
         value = row.get(name)
         if isinstance(value, dict) and "value" in value:
             flat |= {name: value["value"], f"{name}.low": value["low"], f"{name}.high": value["high"]}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import caption, citation, figure
+from rmpipe import caption, citation, figure, frame, generalised
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
@@ -42,9 +40,11 @@ def render(answer: dict[str, Any], address: str = "") -> str:
     """The page of an answer.
 
     Args:
-        answer: as `Ranking.answer()` gives it.
+        answer: as `Ranking.answer()` gives it, of any flow.
         address: of that ranking, where it has one.
     """
+    if answer.get("flow") == "generalise":
+        return generalised.render(answer, address)
     names = list(dict.fromkeys(item["reward_model"] for item in answer["curves"]))
     ink = figure.colours(names)
     trained = {row["reward_model"]: row["trained"] for row in answer["rows"]}
@@ -68,14 +68,8 @@ def render(answer: dict[str, Any], address: str = "") -> str:
     return citation.once(html)
 
 
-@cache
 def _template() -> Template:
-    from jinja2 import Environment
-
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"interval": citation.interval, "linked": citation.linked, "link": citation.link}
-    environment.globals |= {"cite": citation.cite, "entry": citation.entry, "place": citation.place}
-    return environment.from_string(files("rmpipe").joinpath("page.html").read_text(encoding="utf-8"))
+    return frame.template("page.html")
 
 
 def _pairs(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:

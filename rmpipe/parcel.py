@@ -93,7 +93,7 @@ def pack(store: Store, asked: Iterable[str], folder: Path, *, whole: bool = Fals
     """Write a parcel.
 
     Args:
-        asked: addresses of artifacts.
+        asked: addresses of artifacts; what a reward model cannot give rewards without goes with it.
         folder: where to; not there yet, or empty.
         whole: carry the files of every ancestor too.
 
@@ -106,7 +106,9 @@ def pack(store: Store, asked: Iterable[str], folder: Path, *, whole: bool = Fals
     """
     asked = tuple(dict.fromkeys(asked))
     records, gone = _lineage(store, asked)
-    carried = [address for address in records if whole or address in asked]
+    needs = {address: _needs(store, address) for address in asked}
+    here = {need for found in needs.values() for need in found if store.record(need)}
+    carried = [address for address in records if whole or address in asked or address in here]
     absent = [*(address for address in carried if store.record(address) is None), *(gone if whole else [])]
     if absent:
         raise StudyError(f"{', '.join(absent[:4])}: not in {store.root}, so it cannot be carried; run its study first")
@@ -117,6 +119,10 @@ def pack(store: Store, asked: Iterable[str], folder: Path, *, whole: bool = Fals
         manifest = Manifest(asked=asked, store=kept, ancestry=dict(sorted(told.items())))
         write_whole(part / MANIFEST, manifest.model_dump_json(indent=1))
     notes = [f"{address}: its record is gone, and the lineage ends there" for address in gone]
+    notes += [
+        f"{need}: {'goes' if need in here else 'is not here, so cannot go'} with {address}, which cannot score alone"
+        for address, found in needs.items() for need in found if need not in asked and not whole
+    ]  # fmt: skip
     away = {address: place for address in carried if (place := outside(address, store.home))}
     return manifest, [*notes, *(f"{a}: its weights lie in {place}, and are not carried" for a, place in away.items())]
 
@@ -136,6 +142,17 @@ def _lineage(store: Store, asked: Iterable[str]) -> tuple[dict[str, Record], lis
         else:
             gone.append(handle.address)
     return records, gone
+
+
+def _needs(store: Store, address: str) -> list[str]:
+    """What a reward model scores with beside its own files: those it is made of, the base that it is compared with."""
+    model = Artifact(address, store.home)
+    if not model.built or not (model.path / "reward_model.json").exists():
+        return []
+    inputs = model.record["inputs"]
+    parts = list(inputs.get("components") or [])
+    base = [inputs["base"]] if inputs.get("base") and model.json("reward_model.json").get("reference") else []
+    return list(dict.fromkeys([*base, *parts, *(need for part in parts for need in _needs(store, part))]))
 
 
 def _put(store: Store, address: str, part: Path) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Weights
-from rmpipe.card import NOTE, scored
+from rmpipe.card import CIRCUMSTANCES, NOTE, UNDER, scored
 from rmpipe.journal import MODELS, Entry, metric_name
 from rmpipe.store import Store
 
@@ -67,12 +67,13 @@ class Registry:
         self._describe(model_id, card)
 
     def add_numbers(self, entry: Entry) -> None:
-        """Numbers about a reward model under one policy stand with the reward model, whichever run found them."""
+        """Numbers about a reward model, under one policy or on sets, stand with it, whichever run found them."""
         labels, model_id = entry.execution.labels, str(entry.execution.subject)
-        where = ".".join(labels[name] for name in ("policy", "algorithm") if name in labels)
+        under = UNDER.get(entry.execution.stage, CIRCUMSTANCES)
+        where = [labels[name] for name in under if name in labels]
         points = [
             self.entities.Metric(
-                metric_name(f"{where}.{name}"), value, entry.ended, 0, model_id=model_id, run_id=entry.run_id
+                metric_name(".".join([*where, name])), value, entry.ended, 0, model_id=model_id, run_id=entry.run_id
             )
             for name, value in entry.metrics.items() if math.isfinite(value)
         ]  # fmt: skip

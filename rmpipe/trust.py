@@ -95,6 +95,8 @@ def table(answer: dict[str, Any]) -> str:
 def _block(policy: str, rows: list[dict[str, Any]]) -> str:
     """One policy: a line a reward model; sets that do not fit beside each other go below."""
     cells = {(row["reward_model"], row["set"]): row for row in rows}
+    alike = {(name, row["set"]) for row in rows for name in row["not_told_from"]}
+    alike |= {(row["reward_model"], row["set"]) for row in rows if row["not_told_from"]}
     names = list(dict.fromkeys(row["reward_model"] for row in sorted(rows, key=_order)))
     sets = sorted(dict.fromkeys(row["set"] for row in rows), key=lambda name: SHIFTS.index(_shift(rows, name)))
     first = max(12, *map(len, names))
@@ -103,15 +105,13 @@ def _block(policy: str, rows: list[dict[str, Any]]) -> str:
         part = sets[start : start + per]
         text.append("  ".join(["reward model".ljust(first), *(name[:width].ljust(width) for name in part)]).rstrip())
         for name in names:
-            shown = [_cell(cells.get((name, one))) for one in part]
+            shown = [_cell(cells.get((name, one)), (name, one) in alike) for one in part]
             text.append("  ".join([name.ljust(first), *(cell.ljust(width) for cell in shown)]).rstrip())
     return "\n".join([*text, ""])
 
 
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return ""
-    return f"{_estimate(row['accuracy'])}{'=' if row['rank'] == '1=' else ''}"
+def _cell(row: dict[str, Any] | None, alike: bool) -> str:
+    return "" if row is None else f"{_estimate(row['accuracy'])}{'=' if alike else ''}"
 
 
 def _shift(rows: list[dict[str, Any]], name: str) -> str:

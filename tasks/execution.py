@@ -240,8 +240,10 @@ def _execution(call: Call, errand: Errand) -> Execution:
 
 
 def _subject(call: Call) -> str | None:
-    """The model id of the reward model that the numbers are about: the teacher, or the one that gave the scores."""
+    """The model id of the reward model that the numbers are about: the teacher, or the one that was measured."""
     told = call.told.get("teacher") or (call.told.get("scores") and call.told["scores"].inputs.get("reward_model"))
+    if told is None and call.stage.output.__name__ == "Measurement":
+        told = call.told.get("reward_model")
     return told.record.get("model_id") if told else None
 
 

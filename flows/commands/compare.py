@@ -15,6 +15,7 @@ from flows.commands import DONE, speaks_json, tell
 
 if TYPE_CHECKING:
     from rmpipe.ancestry import Ancestry, Change
+    from rmpipe.answer import Form
     from rmpipe.artifact import Artifact, Ranking
     from rmpipe.comparison import Number, Row
     from rmpipe.interval import Estimate
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 WIDTH = 120
 RUN, CODE = "[0-9a-f]{32}", "[0-9a-f]{12}"
+SAYS = {
+    "rank": "which reward model teaches a policy best",
+    "judge": "which reward model is most accurate on each set of pairs",
+}
+"""What the answer of each question says."""
 MANY = 3
 """Artifacts beyond which those of a change are counted, not named; so too definitions of code."""
 
@@ -110,6 +116,11 @@ def _check_alike(a: Artifact, b: Artifact) -> None:
     from rmpipe.config import StudyError
 
     stages = [x.record["stage"] for x in (a, b)]
+    if stages[0] != stages[1] and a.record["kind"] == b.record["kind"] == "Ranking":
+        told = "; ".join(
+            f"{x.address} ({_title(x)}) says {SAYS.get(x.record['stage'], 'something else')}" for x in (a, b)
+        )
+        raise StudyError(f"{told}: they answer unlike questions and have no number in common; compare two of one flow")
     if stages[0] != stages[1]:
         told = f"{a.address} is of stage {stages[0]}, {b.address} of stage {stages[1]}"
         raise StudyError(f"{told}; compare two of one stage, or two studies (or their reports, rankings and runs)")
@@ -117,7 +128,7 @@ def _check_alike(a: Artifact, b: Artifact) -> None:
 
 def _title(artifact: Artifact) -> str:
     record = artifact.record
-    study = (record["config"].get("about") or {}).get("study", "") if record["stage"] == "rank" else ""
+    study = (record["config"].get("about") or {}).get("study", "") if record["kind"] == "Ranking" else ""
     return ", ".join(part for part in (f"{record['title']} {study}".strip(), record["summary"]) if part)
 
 
@@ -186,17 +197,17 @@ def _of_artifacts(a: Artifact, b: Artifact) -> tuple[dict[str, Any], list[str]]:
 
 
 def _of_rankings(a: Ranking, b: Ranking) -> tuple[dict[str, Any], list[str]]:
+    from rmpipe.answer import Form
     from rmpipe.comparison import claims, rows
-    from rmpipe.verdict import COLUMNS
 
-    (both, only_a, only_b), judged = rows(a, b), claims(a, b)
+    (both, only_a, only_b), judged, form = rows(a, b), claims(a, b), Form.of(a.answer())
     told = {"rows": [row.json() for row in both], "only_a": only_a, "only_b": only_b, "claims": judged}
     lines = ["came out, B less A", ""]
     for where in dict.fromkeys(row.names[:2] for row in both):
-        lines += _block(", ".join(where), [row for row in both if row.names[:2] == where])
+        lines += _block(", ".join(where), [row for row in both if row.names[:2] == where], form)
     lines += [*_alone("A", only_a), *_alone("B", only_b)]
     lines += _judged(judged)
-    return told, [*lines, *_notes([number for row in both for number in row.numbers], COLUMNS)]
+    return told, [*lines, *_notes([number for row in both for number in row.numbers], form.numbers)]
 
 
 def _alone(side: str, cells: list[tuple[str, ...]]) -> list[str]:
@@ -206,18 +217,16 @@ def _alone(side: str, cells: list[tuple[str, ...]]) -> list[str]:
     return [*lines, ""] if lines else []
 
 
-def _block(title: str, rows: list[Row]) -> list[str]:
-    """The rows of one policy and algorithm: a line a number, and in one line those of which nothing is to be told."""
-    from rmpipe.verdict import COLUMNS
-
+def _block(title: str, rows: list[Row], form: Form) -> list[str]:
+    """The rows that are ranked together: a line a number, and in one line those of which nothing is to be told."""
     lines = []
     for row in (row for row in rows if row.numbers):
         names = [row.names[2], _change(*row.ranks)]
         for index, number in enumerate(row.numbers):
-            lines.append([*(names if index == 0 else ["", ""]), COLUMNS[number.name], *_cells(number)])
+            lines.append([*(names if index == 0 else ["", ""]), form.numbers[number.name], *_cells(number)])
     same = [f"{row.names[2]} ({_change(*row.ranks)})" for row in rows if not row.numbers]
     told = _table(lines, ["reward model", "rank", "number"]) if lines else []
-    words = "the same artifacts, on the seeds that both have"
+    words = f"the same artifacts, on the {form.unit}s that both have"
     return [title, *told, *(_wrapped(f"{words}: {', '.join(same)}") if same else []), ""]
 
 
@@ -248,7 +257,7 @@ def _table(lines: list[list[str]], names: list[str]) -> list[str]:
 def _judged(claims: list[dict[str, Any]]) -> list[str]:
     lines = []
     for claim in claims:
-        where = ", ".join(claim[key] for key in ("policy", "algorithm") if claim[key])
+        where = ", ".join(claim[key] for key in ("policy", "algorithm") if claim.get(key))
         lines += _wrapped(f"claim {claim['name']} ({where}): another verdict", f"A  {claim['a']}", f"B  {claim['b']}")
     return [*lines, ""] if lines else []
 

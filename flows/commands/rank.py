@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rmpipe.artifact import Ranking
 
 
+PRINTED = ("flow", "study", "rows", "correlations", "contests", "contrasts", "groups", "generation", "sentences")
+"""The parts of an answer that `--json` prints, as far as its question has them."""
+
+
 def arguments(parser: ArgumentParser) -> None:
     """A study."""
     names_study(parser)
@@ -48,4 +52,4 @@ def command(options: Namespace) -> int:
 def answer_of(ranking: Ranking) -> dict[str, Any]:
     """The part of an answer that `--json` prints."""
     answer = ranking.answer()
-    return {key: answer[key] for key in ("study", "rows", "correlations", "contrasts", "sentences")}
+    return {key: answer[key] for key in PRINTED if key in answer}

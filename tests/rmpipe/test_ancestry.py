@@ -135,3 +135,16 @@ def test_a_ranking_knows_what_each_of_its_cells_was_made_from(put):
         1: "align/1offa",
         2: "align/2offa",
     }
+
+
+def test_answers_about_sets_are_followed_by_reward_model_wherever_it_stands(put):
+    def answer(name: str, steps: dict[str, int]) -> Artifact:
+        trials = [{"seed": 1, "policy": "p", "reward_model": model, "base": "pretrain/b"} for model in steps]
+        config = {"trials": trials, "about": {"study": "s", "places": [[1, "p"]]}, "claims": []}
+        made = [put(f"evaluate/{model}{count}", config={"steps": count}).address for model, count in steps.items()]
+        separated = [put(f"separate/{name}", config={"pairs": 2}).address]
+        inputs = {"measurements": made, "separations": separated, "written": [None] * len(made)}
+        return put(f"judge/{name}", config=config, inputs=inputs)
+
+    found = Ancestry.of(answer("a", {"explicit": 5, "implicit": 6}), answer("b", {"implicit": 7}))
+    assert lines(found.told) == [("steps", 6, 7, ["evaluate"])]

@@ -104,3 +104,31 @@ def test_an_answer_that_does_not_fit_keeps_its_first_sentences_and_where_all_of_
     assert text.startswith("Which?\n\nOpen [the report](#/experiments/1/runs/r/artifacts/report.html), ")
     assert "\n\nFirst.\n\n" in text
     assert text.endswith("(get-artifact?path=figures/a/accuracy-against-variance.svg&run_uuid=r)")
+
+
+def test_what_was_found_on_sets_of_pairs_is_a_table_of_its_own():
+    found = [("paraphrase.accuracy", 0.58, "r"), ("paraphrase.loss", 0.69, "r"), ("paraphrase.accuracy.hard", 0.4, "r")]
+    told = card.scored("Trained.", [*found, ("weak.variance", 0.9, "m"), ("weak.margin", 1.0, "m")])
+    policies, sets = told.partition(card.SCORES)[2].split("\n\n")
+    assert "[weak](#/runs/m)" in policies
+    assert [line.split("|")[1:4] for line in sets.replace("&nbsp;", "").splitlines()[2:]] == [
+        [" [paraphrase](#/runs/r) ", " 0.58 ", " 0.69 "]
+    ]
+
+
+def test_an_answer_about_sets_of_pairs_leads_to_what_was_made_and_evaluated(tmp_path: Path):
+    teacher = record(tmp_path, "train/1")
+    labels = [{"policy": "small", "seed": "1"}, {"policy": "large", "seed": "1"}]
+    runs = [record(tmp_path, f"evaluate/{n + 2}", inputs={"reward_model": teacher}, labels=labels[n]) for n in (0, 1)]
+    row = {"reward_model": "im", "set": "para", "shift": "token", "rank": "1=", "loss": None}
+    row["accuracy"] = {"value": 0.5, "low": 0.25, "high": 0.75}
+    rows = [
+        row | {"policy": "every base", "addresses": {"evaluate": runs}},
+        row | {"policy": "small", "addresses": {"evaluate": runs[:1]}},
+    ]
+    told = card.ranking({"flow": "generalise", "question": "Which?", "rows": rows}, Links(tmp_path))
+    every, small = told.replace("&nbsp;", "").split("**every base, para, token**")[1].split("**small, para, token**")
+    made = "[small, seed 1](#/runs/run-1), [large, seed 1](#/runs/run-1)"
+    evaluated = "[small, seed 1](#/runs/run-2), [large, seed 1](#/runs/run-3)"
+    assert f"| 1= | im | 0.50 [0.25, 0.75] |  |  | {made} | {evaluated} |" in every
+    assert small.endswith("|  |  | [seed 1](#/runs/run-1) | [seed 1](#/runs/run-2) |\n")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmpipe import ranking
-from rmpipe.artifact import Policy, Preferences, Ranking, open_artifact
+from rmpipe import generalisation, ranking
+from rmpipe.artifact import Measurement, Policy, Preferences, Ranking, open_artifact
 from rmpipe.comparison import Number, claims, numbers, rows, samples
 from rmpipe.config import StudyError
 from rmpipe.interval import Estimate, bootstrap, paired_t, t_interval
@@ -264,3 +264,111 @@ def test_other_artifacts_have_the_numbers_of_their_records_without_intervals(tmp
     assert (found.a.value, found.b.value) == (80, 120)
     assert found.difference.value == 40
     assert found.apart is None
+
+
+# -- answers about sets of pairs --------------------------------------------------------------------------------------
+
+
+def evaluated(home: Path, name: str, correct: Any, prompts: list[str] = PROMPTS) -> Measurement:
+    """A reward model asked about the set `para`, a pair a prompt, some ordered right."""
+    correct = np.asarray(correct, dtype=float)
+    table = pd.DataFrame({"set": "para", "asked": [json.dumps(prompt) for prompt in prompts]})
+    table = table.assign(id=table["asked"], chosen="yes", rejected="no", correct=correct, margin=correct - 0.5)
+    table = table.assign(chosen_reward=correct, rejected_reward=0.5)
+    inputs = {"sets": {"para": "shift/p"}, "scored": {"para": "score/p"}}
+    metrics = {"para.accuracy": float(correct.mean())}
+    folder = put(home, f"evaluate/{name}", "Measurement", inputs=inputs, metrics=metrics)
+    table.to_parquet(folder / "prompts.parquet")
+    (folder / "measurement.json").write_text(json.dumps({"para.accuracy": bootstrap(correct).json()}))
+    return Measurement(f"evaluate/{name}", home)
+
+
+def right(count: int) -> np.ndarray:
+    return (np.arange(len(PROMPTS)) < count).astype(float)
+
+
+def judged(home: Path, side: str, counts: dict[str, dict[int, int]], bases: dict[int, str], **claim: str) -> Ranking:
+    """An answer as `tasks.judge` leaves it: of each reward model and seed, how many of 40 pairs it ordered right."""
+    trials, made = [], []
+    for model, by_seed in counts.items():
+        for seed, count in by_seed.items():
+            name = f"{model}{seed}{count}"
+            if not (home / "store" / "evaluate" / name).exists():
+                evaluated(home, name, right(count), [f"{seed} {prompt}" for prompt in PROMPTS])
+            made.append(Measurement(f"evaluate/{name}", home))
+            trials.append({"seed": seed, "policy": "small", "reward_model": model, "base": bases[seed]})
+    about = {"kind": "explicit", "trained": True, "set": "para", "shift": "token"}
+    table, pairs = [], []
+    for index, (trial, measured) in enumerate(zip(trials, made, strict=True)):
+        numbers = measured.numbers()["para.accuracy"]
+        nothing = {f"{name}{end}": None for name in generalisation.SHOWN for end in ("", "_low", "_high")}
+        ends = {"accuracy": numbers["value"], "accuracy_low": numbers["low"], "accuracy_high": numbers["high"]}
+        table.append({**trial, **about, **nothing, **ends})
+        pairs.append(measured.table().assign(trial=index))
+    frame = pd.DataFrame([row | {"trial": index} for index, row in enumerate(table)])
+    answer = {"flow": "generalise", "contrasts": [{"name": "c", "policy": "small", **claim}] if claim else []}
+    answer["rows"] = generalisation.rows(frame, pd.concat(pairs, ignore_index=True), 100)
+    config = {"trials": trials, "claims": [], "about": {"study": side, "places": []}}
+    inputs = {"measurements": [each.address for each in made], "separations": [], "written": [None] * len(made)}
+    folder = put(home, f"judge/{side}", "Ranking", config=config, inputs=inputs, summary="", commit=None)
+    (folder / "answer.json").write_text(json.dumps(answer))
+    return Ranking(f"judge/{side}", home)
+
+
+TWO = {1: "base/1", 2: "base/2", 3: "base/3"}
+ONE = dict.fromkeys(TWO, "base/1")
+
+
+def test_accuracies_on_a_set_are_paired_by_the_bases_that_both_have(tmp_path):
+    a = judged(tmp_path, "a", {"im": {1: 20, 2: 24}, "ex": {1: 30, 2: 31}}, TWO)
+    b = judged(tmp_path, "b", {"im": {1: 24, 2: 30}, "ex": {1: 30, 2: 31}, "grm": {1: 9, 2: 9}}, TWO)
+    both, only_a, only_b = rows(a, b)
+    assert (only_a, only_b) == ([], [("small", "para", "grm")])
+    found = {row.names: row for row in both}
+    assert found["small", "para", "ex"].numbers == []
+    (number,) = found["small", "para", "im"].numbers
+    assert (number.name, number.how) == ("accuracy", "paired over 2 bases")
+    told = [each["accuracy"] for each in a.answer()["rows"] if each["reward_model"] == "im"]
+    assert number.a == Estimate.of(told[0])
+    assert number.difference == paired_t([0.6, 0.75], [0.5, 0.6])
+    json_ = found["small", "para", "im"].json()
+    assert [json_[key] for key in ("policy", "set", "reward_model")] == ["small", "para", "im"]
+
+
+def test_seeds_that_share_a_base_are_no_units_their_prompts_are(tmp_path):
+    a = judged(tmp_path, "a", {"im": {1: 20, 2: 24}}, ONE)
+    b = judged(tmp_path, "b", {"im": {1: 24, 2: 30}}, ONE)
+    (number,) = rows(a, b)[0][0].numbers
+    assert number.how == "paired over 80 pairs of one base, whose own luck is not in the interval"
+    assert (number.a.value, number.b.value, number.difference.value) == pytest.approx((0.55, 0.675, 0.125))
+    # 10 of 80 pairs turned right, and none wrong.
+    assert 0.03 < number.difference.low < 0.1 < number.difference.high < 0.22
+
+
+def test_bases_of_unlike_seeds_are_not_paired(tmp_path):
+    a = judged(tmp_path, "a", {"im": {1: 20}}, TWO)
+    b = judged(tmp_path, "b", {"im": {2: 24, 3: 30}}, TWO)
+    (number,) = rows(a, b)[0][0].numbers
+    assert number.difference.value == pytest.approx(0.675 - 0.5)
+    assert (number.apart, number.how) == (None, "no interval: unlike bases, and but one of A or B")
+
+
+def test_two_evaluations_are_compared_set_by_set_over_the_same_pairs(tmp_path):
+    a, b = evaluated(tmp_path, "a", right(20)), evaluated(tmp_path, "b", right(30))
+    found = named(numbers(a, b), "para.accuracy")
+    assert (found.a.value, found.b.value, found.difference.value) == (0.5, 0.75, 0.25)
+    assert found.apart is True
+    assert found.how == "paired over 40 pairs of one seed, whose own luck is not in the interval"
+    drawn = samples(b)
+    assert float(drawn["para.loss"].statistic(drawn["para.loss"].values)) == pytest.approx(
+        0.75 * np.log1p(np.exp(-0.5)) + 0.25 * np.log1p(np.exp(0.5))
+    )
+
+
+def test_a_claim_about_sets_is_told_where_its_verdict_is_another(tmp_path):
+    counts = {"im": {1: 20}}
+    a = judged(tmp_path, "a", counts, TWO, sentence="Held: higher by 0.10.")
+    b = judged(tmp_path, "b", counts, TWO, sentence="Reversed: lower by 0.10.")
+    told = {"name": "c", "policy": "small", "a": "Held: higher by 0.10.", "b": "Reversed: lower by 0.10."}
+    assert claims(a, b) == [told]
+    assert claims(a, judged(tmp_path, "d", counts, TWO, sentence="Held: higher by 0.20.")) == []

@@ -49,6 +49,11 @@ class Hall:
             row = {"policy": policy, "reward_model": model, "algorithm": "rloo", "rank": rank}
             told.append(row | {"addresses": {"align": [aligned], "measure": []}})
         answer = {"study": study, "question": "Which?", "algorithms": ["rloo"], "rows": told, "sentences": ["So."]}
+        return self.answer(answer)
+
+    def answer(self, answer: dict[str, Any]) -> Any:
+        """An invocation that ends in this answer; its run."""
+        study = answer["study"]
         (self.record("rank/0", "Ranking") / "answer.json").write_text(json.dumps(answer))
         (self.record("report/0", "Report", inputs={"ranking": "rank/0"}) / "report.html").write_text("")
         run = self.ledger.open_study(study, "Which?")
@@ -138,3 +143,21 @@ def test_two_versions_of_one_name_that_are_equally_good_are_said(hall: Hall):
     run = hall.end("contrast", ("weak", "x", "train/a", "1="), ("weak", "y", "train/b", "1="))
     assert hall.crowned() == {"pocket-reward-model-off@contrast-best-teacher-of-weak": "train/a"}
     assert "weak, y, has no alias: another version of its name is as good" in str(run.data.tags)
+
+
+def test_a_study_that_teaches_nobody_crowns_nobody_and_its_page_has_the_answer_all_the_same(hall: Hall):
+    hall.record("evaluate/0", "Measurement", inputs={"reward_model": "train/a"}, labels={"policy": "weak", "seed": "1"})
+    hall.register("pocket-reward-model-off", "train/a")
+    hall.end("pocket", ("weak", "off", "train/a", "1"))
+    assert set(hall.crowned()) == {"pocket-reward-model-off@best-teacher-of-weak"}
+    number = {"value": 0.75, "low": 0.5, "high": 1.0}
+    row = {"policy": "weak", "reward_model": "off", "set": "para", "shift": "token", "kind": "explicit", "rank": "1",
+           "accuracy": number, "carried": None, "addresses": {"evaluate": ["evaluate/0"]}}  # fmt: skip
+    run = hall.answer({"flow": "generalise", "study": "pocket", "question": "Which?", "rows": [row], "sentences": []})
+    assert hall.crowned() == {}
+    assert not [tag for tag in run.data.tags if tag.startswith(("rmpipe.best-teacher", "rmpipe.warning"))]
+    file = Path(hall.ledger.client.download_artifacts(run.info.run_id, "ranking.json"))
+    told = json.loads(file.read_text())
+    shown = dict(zip(told["columns"], told["data"][0], strict=True))
+    assert list(shown)[:6] == ["rank", "reward_model", "policy", "set", "shift", "accuracy"]
+    assert (shown["set"], shown["accuracy"], shown["accuracy.low"]) == ("para", 0.75, 0.5)

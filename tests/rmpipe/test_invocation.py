@@ -19,6 +19,16 @@ def test_the_figures_of_a_report_are_files_of_their_own_size():
     assert found["figures/claim-a/difference.svg"].startswith('<svg width="30.5pt" height="20pt" viewBox="0 0 30.5 20"')
 
 
+def test_figures_of_one_name_are_told_apart_by_the_rest_of_it():
+    labels = ("accuracy, test: ex 0.75", "accuracy, train: ex 0.76", "accuracy, train: ex 0.77")
+    page = "".join(f'<svg viewBox="0 0 30 20" aria-label="{label}"></svg>' for label in labels)
+    assert list(dict(figures(page))) == ["figures/accuracy.svg", "figures/accuracy-train.svg"]
+
+
+def test_a_figure_above_every_heading_has_a_place_too():
+    assert list(dict(figures(PAGE.partition("</h3>")[2])))[:1] == ["figures/difference.svg"]
+
+
 @pytest.mark.parametrize(
     ("statuses", "status", "expected"),
     [

@@ -360,3 +360,60 @@ def test_what_arrives_is_whole_when_mlflow_cannot_be_opened(store: Store, line, 
     ((note,),) = [arrival.notes for arrival in arrivals if arrival.notes]
     assert note.startswith("MLflow will not list what arrives: MLflow cannot use foo://nowhere")
     assert other.all() == sorted(line)
+
+
+# -- what a reward model scores with ----------------------------------------------------------------------------------
+
+
+def implicit(store: Store, seed: int = 1, *, reference: bool = True, **inputs) -> str:
+    kind = {"kind": "implicit", "reference": reference}
+    files = {"reward_model.json": json.dumps(kind), "model/weights": "r"}
+    return make(store, "train", "RewardModel", files, seed, **inputs)
+
+
+def test_an_implicit_reward_model_takes_the_base_along_that_it_is_compared_with(store: Store, line, other, tmp_path):
+    pairs, base, _ = line
+    model = implicit(store, base=base, preferences=pairs)
+    manifest, notes = pack(store, [model], tmp_path / "parcel")
+    assert (manifest.asked, sorted(manifest.store), list(manifest.ancestry)) == (
+        (model,),
+        sorted([base, model]),
+        [pairs],
+    )
+    assert notes == [f"{base}: goes with {model}, which cannot score alone"]
+    assert taken(tmp_path / "parcel", other) == {pairs: "told", base: "arrived", model: "arrived"}
+    arrived = open_artifact(model, other.home)
+    assert (arrived.base / "weights").read_text() == "w"
+
+
+def test_a_reward_model_that_scores_alone_takes_nothing_along(store: Store, line, tmp_path: Path):
+    model = implicit(store, reference=False, base=line[1])
+    manifest, notes = pack(store, [model], tmp_path / "parcel")
+    assert (list(manifest.store), notes) == ([model], [])
+
+
+def test_what_is_made_of_reward_models_takes_them_along_and_what_they_need(store: Store, line, other, tmp_path: Path):
+    part = implicit(store, base=line[1])
+    offset = make(store, "derive", "RewardModel", {"reward_model.json": '{"kind": "offset"}'}, components=[part])
+    manifest, _ = pack(store, [offset], tmp_path / "parcel")
+    assert sorted(manifest.store) == sorted([offset, part, line[1]])
+    taken(tmp_path / "parcel", other)
+    (component,) = open_artifact(offset, other.home).components
+    assert component.built
+    assert (component.base / "weights").exists()
+
+
+def test_what_cannot_go_along_is_said(store: Store, line, tmp_path: Path):
+    model = implicit(store, base=line[1])
+    shutil.rmtree(store.folder(line[1]))
+    manifest, notes = pack(store, [model], tmp_path / "parcel")
+    assert list(manifest.store) == [model]
+    assert f"{line[1]}: is not here, so cannot go with {model}, which cannot score alone" in notes
+
+
+def test_the_numbers_of_an_evaluation_that_arrives_are_about_its_reward_model(store: Store, line):
+    asked = {"reward_model": line[2], "base": line[1]}
+    evaluated, scored = (make(store, stage, kind, {"a.txt": "x"}, **asked)
+                         for stage, kind in (("evaluate", "Measurement"), ("score", "Scores")))  # fmt: skip
+    subjects = [rmpipe.arrival._subject(store.record(address), store.home) for address in (evaluated, scored)]
+    assert subjects == ["their-model", None]

@@ -39,7 +39,10 @@ def scores(kind: Kind, folder: Path | None = None, components=(given,)) -> np.nd
     [
         ({"kind": "scaled", "of": "t", "factr": 1}, r"^reward_models.off.factr: unknown key; did you mean factor\?$"),
         ({"kind": "scald"}, r"^reward_models.off.kind: no kind 'scald'; did you mean scaled\?$"),
-        ({"kind": "xyz"}, "known: ensemble, explicit, generative, implicit, noisy, offset, pretrained, scaled, squashed, truth"),
+        (
+            {"kind": "xyz"},
+            "known: ensemble, explicit, generative, implicit, noisy, offset, pretrained, scaled, squashed, truth",
+        ),
         ({"of": "t"}, "^reward_models.off.kind: missing"),
         ({"kind": "scaled"}, "^reward_models.off.of: missing"),
         ({"kind": "scaled", "of": "t", "fraction": 2}, "^reward_models.off.fraction: .*less than or equal to 1"),

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -166,3 +167,57 @@ def _with_other_policy(place: Any, address: str) -> str:
     (made / "record.json").write_text(json.dumps(record))
     (made / "answer.json").write_text(json.dumps(answer))
     return "rank/0123456789ab"
+
+
+# -- answers about sets of pairs, of records alone --------------------------------------------------------------------
+
+
+def answered(home: Path, address: str, **told: Any) -> None:
+    """An answer to one of the questions, in which one reward model has one number, made from one artifact of one seed.
+
+    Args:
+        told: what made it, and its accuracy, or nothing for an answer of the question `teach`.
+    """
+    about = {"study": address.split("/")[1], "places": [[1, "small"]]}
+    cell = {"seed": 1, "policy": "small", "reward_model": "im", "base": "pretrain/b"}
+    made = f"evaluate/{told['accuracy']}" if told else "evaluate/none"
+    inputs = {"measurements": [made], "separations": ["separate/s"], "written": [None]}
+    row = {"policy": "small", "set": "para", "shift": "token", "reward_model": "im", "rank": "1"}
+    row["accuracy"] = {"value": told.get("accuracy"), "low": 0.1, "high": 0.9}
+    record = {"kind": "Ranking", "inputs": inputs, "config": {"trials": [cell], "about": about, "claims": []}}
+    numbers = {"kind": "Measurement", "inputs": {"sets": {}}, "metrics": {"para.accuracy": told.get("accuracy")}}
+    for name, found in ((address, record), (made, numbers | {"config": {"draws": told.get("draws")}})):
+        folder = home / "store" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        stage = name.split("/")[0]
+        rest = {"stage": stage, "version": 1, "title": stage, "summary": "", "labels": {}, "content": name}
+        (folder / "record.json").write_text(json.dumps(rest | found))
+        (folder / "measurement.json").write_text("{}")
+    answer = {"flow": "generalise", "rows": [row], "contrasts": []}
+    (home / "store" / address / "answer.json").write_text(json.dumps(answer))
+
+
+@pytest.fixture
+def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("RMPIPE_HOME", str(tmp_path))
+    answered(tmp_path, "judge/aaaaaaaaaaaa", accuracy=0.5, draws=100)
+    answered(tmp_path, "judge/bbbbbbbbbbbb", accuracy=0.75, draws=200)
+    answered(tmp_path, "rank/cccccccccccc")
+    return tmp_path
+
+
+def test_answers_about_sets_are_compared_by_policy_set_and_reward_model(judge, capsys):
+    assert main(["compare", "judge/aaaaaaaaaaaa", "judge/bbbbbbbbbbbb"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "A judge/aaaaaaaaaaaa judge aaaaaaaaaaaa" in lines
+    assert "evaluate.draws: 100 -> 200" in lines
+    start = lines.index("small, para")
+    assert lines[start + 2] == "im 1 accuracy 0.50 [0.10, 0.90] 0.75 [0.10, 0.90] 0.250 no interval"
+
+
+def test_answers_to_unlike_questions_are_refused_and_it_is_said_what_each_is_about(judge, capsys):
+    assert main(["compare", "judge/aaaaaaaaaaaa", "rank/cccccccccccc"]) == 2
+    said = capsys.readouterr().err
+    assert "judge/aaaaaaaaaaaa (judge aaaaaaaaaaaa) says which reward model is most accurate on each set" in said
+    assert "rank/cccccccccccc (rank cccccccccccc) says which reward model teaches a policy best" in said
+    assert "they answer unlike questions and have no number in common; compare two of one flow" in said

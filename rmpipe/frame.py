@@ -1,0 +1,28 @@
+"""The frame of every report: one look, and the pieces that pages share."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from rmpipe import citation
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+
+@cache
+def template(name: str) -> Template:
+    """A page's template, which may import from `frame.html` and cite.
+
+    Args:
+        name: of the file beside this one.
+    """
+    from jinja2 import DictLoader, Environment
+
+    parts = {part: files("rmpipe").joinpath(part).read_text(encoding="utf-8") for part in ("frame.html", name)}
+    environment = Environment(loader=DictLoader(parts), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": citation.interval, "linked": citation.linked, "link": citation.link}
+    environment.globals |= {"cite": citation.cite, "entry": citation.entry, "place": citation.place}
+    return environment.get_template(name)
