@@ -73,7 +73,7 @@ class Branch:
             if isinstance(kind, Trained):
                 own = self.collected(kind.on_policy_of) if kind.on_policy_of and kind.on_policy else None
                 return train(kind, self.policy(kind.base or str(base)), self.preferences(), own, self.seed)
-            parts = [self.reward_model(part) for part in kind.components]
+            parts = [self.reward_model(part, base) for part in kind.components]
             return derive(kind, parts, self.raw(), kind.content())
 
     @cache  # noqa: B019

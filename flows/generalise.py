@@ -13,7 +13,6 @@ from typing import Any
 from flows.branch import Branch
 from rmpipe.artifact import Measurement, Preferences, Report, RewardModel, Rollouts, Scores
 from rmpipe.generalising import Generalising, Trial
-from rmpipe.reward import Trained
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.judge import judge
@@ -39,6 +38,7 @@ def generalise(study: Generalising) -> Report:
     about = {
         "flow": study.flow, "study": study.name, "question": study.question, "ground_truth": study.ground_truth,
         "sets": {name: one.shift for name, one in study.sets().items()},
+        "of_training": [name for name, one in study.sets().items() if one.split == "reward"],
         "places": [[seed, policy] for seed in study.seeds for policy in study.policies],
     }  # fmt: skip
     claims = [claim.model_dump(exclude_none=True) for claim in study.claims]
@@ -52,9 +52,9 @@ class Examination(Branch):
     study: Generalising
 
     def about(self, trial: Trial) -> dict[str, Any]:
-        """What a trial is of; bases at one address are one base, whatever the seed."""
+        """What a trial is of; bases at one address are one base, whatever the seed and however they were finetuned."""
         kind = self.study.reward_models[trial.reward_model]
-        base = self.policy(trial.policy).address
+        base = self.base(self.study.policies[trial.policy].base).address
         return {**vars(trial), "base": base, "kind": kind.kind, "trained": not kind.constructed}
 
     @cache  # noqa: B019 - a branch lives as long as its plan
@@ -72,8 +72,8 @@ class Examination(Branch):
 
     def taught(self, trial: Trial) -> RewardModel:
         """The reward model of a trial."""
-        kind = self.study.reward_models[trial.reward_model]
-        return self.reward_model(trial.reward_model, trial.policy if isinstance(kind, Trained) else None)
+        made_here = self.study.made_here(trial.reward_model)
+        return self.reward_model(trial.reward_model, trial.policy if made_here else None)
 
     def scores(self, trial: Trial, name: str) -> Scores:
         """A reward model's rewards over a set of pairs."""

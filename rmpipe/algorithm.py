@@ -59,28 +59,30 @@ class Training(Config):
     """How much work a kill may cost."""
 
 
-class Finetuning(Training):
-    """Next-token loss: on completions where rows have a prompt, on whole texts where they have not."""
+class Batched(Training):
+    """What every training on rows has."""
 
     batch_size: int = Field(32, ge=1)
+    """Rows, or pairs, a step."""
     max_length: int | None = Field(None, ge=1)
     micro_batch: Annotated[int | None, Runtime] = Field(None, ge=1)
-    """Rows at a time, of which `batch_size` is a multiple; None for all of them."""
+    """Rows, or pairs, at a time, of which `batch_size` is a multiple; None for all of them."""
 
     @model_validator(mode="after")
-    def _in_whole_parts(self) -> Finetuning:
+    def _in_whole_parts(self) -> Batched:
         if self.micro_batch and self.batch_size % min(self.micro_batch, self.batch_size):
             told = f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}"
             raise ValueError(f"{told}; take a divisor")
         return self
 
 
-class PairTraining(Training):
+class Finetuning(Batched):
+    """Next-token loss: on completions where rows have a prompt, on whole texts where they have not."""
+
+
+class PairTraining(Batched):
     """What every training on preference pairs has."""
 
-    batch_size: int = Field(32, ge=1)
-    """Pairs a step."""
-    max_length: int | None = Field(None, ge=1)
     looks: Annotated[int, Neutral(1)] = Field(1, ge=1)
     """How often the weights are kept while they are trained, evenly spaced, the end included: what is learnt when can
     then be measured. Each costs a copy of the weights on the disk."""
@@ -240,6 +242,12 @@ def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": ids, "completion_mask": [0] * asked + [1] * (len(ids) - asked)}
 
 
+def shared(prompt: list[int], whole: list[int]) -> int:
+    """How many tokens a prompt and a text that begins with it have in common, from the first on."""
+    pairs = zip(prompt, whole, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(prompt), len(whole)))
+
+
 def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | None) -> list[dict[str, list[int]]]:
     """Pairs as ids: of the prompt, and of each response with its end of sequence.
 
@@ -252,8 +260,11 @@ def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | Non
     """
     rows = []
     for pair in pairs:
-        begin = len(encode(tokenizer, pair["prompt"]))
+        asked = encode(tokenizer, pair["prompt"])
         whole = {side: encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")}
+        begin = min(
+            shared(asked, ids) for ids in whole.values()
+        )  # a tokenizer may join a prompt's end with what follows
         if all(fits(ids, limit) for ids in whole.values()):
             rows.append({f"{side}_ids": ids[begin:] for side, ids in whole.items()})
             rows[-1]["prompt_ids"] = whole["chosen"][:begin]

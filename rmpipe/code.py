@@ -66,8 +66,14 @@ def remembered(file: Path) -> Iterator[None]:
     if _known != before and file.parent.exists():
         with suppress(OSError):  # a store that may only be read
             part = file.with_name(f".{file.name}.{os.getpid()}")
-            part.write_text(json.dumps({"state": state, "digests": _known}))
+            kept = {key: digests for key, digests in _known.items() if _are_ours(key)}
+            part.write_text(json.dumps({"state": state, "digests": kept}))
             part.replace(file)
+
+
+def _are_ours(key: str) -> bool:
+    """Whether all roots are in our packages: the state says nothing of other files."""
+    return all(root.split(".")[0] in OURS for root in key.split())
 
 
 def forget() -> None:

@@ -92,7 +92,9 @@ def train_reward_model(
         more["remove_unused_columns"], collator = False, _read_everywhere(model)
     trainer = RewardTrainer(
         model,
-        args=trainer_arguments(RewardConfig, config, seed, log, batch=config.batch_size, **more),
+        args=trainer_arguments(
+            RewardConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more
+        ),
         train_dataset=Dataset.from_list(examples),
         processing_class=padded(tokenizer),
         data_collator=collator,

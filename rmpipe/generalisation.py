@@ -52,6 +52,11 @@ def places(trials: pd.DataFrame) -> list[str]:
     return [EVERY, *names] if len(names) > 1 else names
 
 
+def _held(trials: pd.DataFrame) -> Any:
+    """Which rows are of pairs that no reward model was trained on the prompts of."""
+    return ~trials["of_training"] if "of_training" in trials else trials["set"] == trials["set"]
+
+
 def _of(trials: pd.DataFrame, policy: str, name: str) -> pd.DataFrame:
     return trials[(trials["set"] == name) & ((trials["policy"] == policy) | (policy == EVERY))]
 
@@ -144,9 +149,8 @@ def judged(
     """
     found = []
     for claim in claims:
-        sets = (
-            [claim["set"]] if "set" in claim else list(dict.fromkeys(trials[trials["shift"] == claim["shift"]]["set"]))
-        )
+        named = trials["set"] == claim["set"] if "set" in claim else _held(trials) & (trials["shift"] == claim["shift"])
+        sets = list(dict.fromkeys(trials[named]["set"]))
         policy = claim.get("policy", EVERY)
         mine = trials[trials["set"].isin(sets) & ((trials["policy"] == policy) | (policy == EVERY))]
         first, second = claim.get("alike") or (claim["higher"], claim["lower"])
@@ -211,9 +215,12 @@ def contests(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> li
     """
     found = []
     names = list(dict.fromkeys(trials["reward_model"]))
+    trials = trials[_held(trials)]
     for policy in places(trials):
         for shift in [one for one in SHIFTS if one in set(trials["shift"])]:
-            mine = trials[(trials["shift"] == shift) & ((trials["policy"] == policy) | (policy == EVERY))]
+            mine = trials[
+                _held(trials) & (trials["shift"] == shift) & ((trials["policy"] == policy) | (policy == EVERY))
+            ]
             for higher, lower in combinations(names, 2):
                 told = difference(mine, pairs, higher, lower, draws)
                 if told["runs"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from rmpipe.config import Config, StudyError
 from rmpipe.reward import Kind, Trained
 from rmpipe.shift import Same, Shift
-from rmpipe.study import Base, Sampling, Study, known
+from rmpipe.study import Base, Drawing, Study, known
 
 HELD_OUT = "test"
 """The set that every study has: its own held-out pairs."""
@@ -22,7 +23,7 @@ class Evaluating(Config):
 
     draws: int = Field(2000, ge=100)
     """Bootstrap draws over prompts."""
-    folds: int = Field(5, ge=2)
+    folds: int = Field(5, ge=3)
     """Parts of the prompts, each foretold from the others, when rewards are explained by the identity of tokens."""
 
 
@@ -32,10 +33,17 @@ class Separating(Config):
     pairs: int = Field(200, ge=2)
 
 
+class Writing(Drawing):
+    """How responses to held-out prompts are drawn from an implicit reward model."""
+
+    responses: int = Field(1, ge=1)
+    """Tries a prompt."""
+
+
 class Generating(Config):
     """Implicit reward models are language models: how often do these write what the ground truth finds right?"""
 
-    sampling: Sampling = Sampling()
+    sampling: Writing = Writing()
     right: float = 1.0
     """What the ground truth gives to a right response, at least."""
 
@@ -111,9 +119,15 @@ class Generalising(Study):
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
         super().check()
+        if HELD_OUT in self.shifts:
+            raise StudyError(f"shifts.{HELD_OUT}: the name of the pairs held out; call it otherwise")
+        if dotted := [name for name in self.shifts if "." in name]:
+            raise StudyError(f"shifts: {dotted[0]!r} has a dot in its name; call it otherwise")
+        if again := [name for name, count in Counter(claim.name for claim in self.claims).items() if count > 1]:
+            raise StudyError(f"claims: {', '.join(again)} more than once; give each a name of its own")
         for index, claim in enumerate(self.claims):
             for side in claim.sides:
-                known(f"claims.{index}", side, self.reward_models)
+                known(f"claims.{index}", side, dict.fromkeys(trial.reward_model for trial in self.trials()))
             if claim.set is not None:
                 known(f"claims.{index}.set", claim.set, self.sets())
             if claim.shift not in {None, *(one.shift for one in self.sets().values())}:

@@ -6,6 +6,7 @@ r = softmax(logits)[Yes] after a verification prompt; trained by -mean(log p(Yes
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -49,7 +50,8 @@ class Generative(Trained):
 
     def ids(self, tokenizer: Any, prompt: Text, response: str) -> list[int]:
         """The verification prompt as the model reads it."""
-        asked = self.template.replace("{prompt}", readable(prompt)).replace("{response}", response)
+        texts = {"{prompt}": readable(prompt), "{response}": response}
+        asked = re.sub(r"\{prompt\}|\{response\}", lambda found: texts[found[0]], self.template)
         return encode(tokenizer, asked)
 
     def check_tokenizer(self, tokenizer: Any) -> None:
@@ -107,7 +109,15 @@ class Generative(Trained):
         more["train_sampling_strategy"] = "sequential"  # a pair's two sides stay in one step
         trainer = SFTTrainer(
             model,
-            args=trainer_arguments(SFTConfig, config, seed, log, batch=2 * config.batch_size, **more),
+            args=trainer_arguments(
+                SFTConfig,
+                config,
+                seed,
+                log,
+                batch=2 * config.batch_size,
+                micro=2 * config.micro_batch if config.micro_batch else None,
+                **more,
+            ),
             train_dataset=Dataset.from_list(examples),
             processing_class=padded(tokenizer),
         )

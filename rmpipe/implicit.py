@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
+from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, shared, trainer_arguments
 from rmpipe.config import StudyError
 from rmpipe.reward import Scorer, Trained
 from rmpipe.text import Text, encode
@@ -54,7 +54,15 @@ class Implicit(Trained):
         more: dict[str, Any] = {"beta": self.beta, "max_length": None, "precompute_ref_log_probs": True}
         trainer = _trainer()(
             model,
-            args=trainer_arguments(DPOConfig, self.training, seed, log, batch=self.training.batch_size, **more),
+            args=trainer_arguments(
+                DPOConfig,
+                self.training,
+                seed,
+                log,
+                batch=self.training.batch_size,
+                micro=self.training.micro_batch,
+                **more,
+            ),
             train_dataset=Dataset.from_dict(columns),
             processing_class=padded(tokenizer),
         )
@@ -111,7 +119,8 @@ def _language_model(folder: Path) -> LanguageModel:
 
 
 def _ids(tokenizer: Any, prompt: Text, response: str) -> Pair:
-    whole, begin = encode(tokenizer, prompt, response), len(encode(tokenizer, prompt))
+    whole = encode(tokenizer, prompt, response)
+    begin = shared(encode(tokenizer, prompt), whole)
     return whole[:begin], whole[begin:]
 
 

@@ -206,7 +206,17 @@ def _distinct(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str
             dropped["duplicates"] += 1
         else:
             kept[key] = {**row, "id": str(row["row"] if row.get("id") is None else row["id"])}
-    return list(kept.values())
+    return _once_each(list(kept.values()))
+
+
+def _once_each(rows: list[Row]) -> list[Row]:
+    """Rows of one id (a prompt's, with several pairs) told apart: `id`, `id.2`, `id.3`, in the order of the data."""
+    seen: Counter[str] = Counter()
+    for row in rows:
+        seen[row["id"]] += 1
+        if seen[row["id"]] > 1:
+            row["id"] = f"{row['id']}.{seen[row['id']]}"
+    return rows
 
 
 def _check_form(rows: list[Row], name: str) -> None:

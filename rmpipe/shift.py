@@ -111,13 +111,17 @@ class Elsewhere(Shift):
         rows = self._rows(seed)
         held = [row for row in rows if row["split"] == "test"] or rows
         limits = [limit for limit in (self.limit, self.data.limit) if limit]
-        return [held[index] for index in subsample(len(held), min(limits, default=None), seed)]
+        return [_told(held[index]) for index in subsample(len(held), min(limits, default=None), seed)]
 
     def _rows(self, seed: int) -> list[Row]:
         rows, name, _ = usable(self.data, seed, Counter())
         if not rows:
             raise StudyError(f"{name}: no pair is left; give more data or larger limits")
         return rows
+
+
+def _told(row: Row) -> Row:
+    return {name: row[name] for name in ("id", "prompt", "chosen", "rejected")}
 
 
 class Aligned(Elsewhere):
@@ -127,15 +131,34 @@ class Aligned(Elsewhere):
     shift: Moved = "token"
     aligned: ClassVar[bool] = True
 
+    def _rows(self, seed: int) -> list[Row]:
+        if not self.data.remote:
+            _check_ids(*self.data.rows(seed))
+        return super()._rows(seed)
+
     def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
         """The rewritten form of each original that the data set has.
 
         Raises:
             StudyError: it has none of them.
         """
-        there = {row["id"]: row for row in self._rows(seed)}
-        found = [there[key] for key in originals["id"].astype(str) if key in there]
+        there = {row["id"]: _told(row) for row in self._rows(seed)}
+        swapped = originals["swapped"] if "swapped" in originals else [False] * len(originals)
+        asked = zip(originals["id"].astype(str), swapped, strict=True)
+        found = [_turned(there[key]) if turn else there[key] for key, turn in asked if key in there]
         if not found:
             told = f"none of its ids is among the {len(originals)} of the {self.split} split"
             raise StudyError(f"shifts: data: {told}; give the file whose rows have the ids of dataset")
         return found
+
+
+def _check_ids(raw: list[Row], name: str) -> None:
+    for number, row in enumerate(raw, 1):
+        if row.get("id") is None:
+            told = "id: missing; rewritten pairs are found by the ids of the pairs they rewrite"
+            raise StudyError(f"{name}: row {number}: {told}")
+
+
+def _turned(row: Row) -> Row:
+    """The ground truth has turned the original round, so the rewritten pair is turned too."""
+    return row | {"chosen": row["rejected"], "rejected": row["chosen"]}

@@ -65,6 +65,10 @@ class Base(Registry, Config, key="kind", group="rmpipe.bases"):
         """Its tokenizer, where it can be had without fetching anything; else None."""
         return None
 
+    def tied(self) -> bool:
+        """Whether it is known, without fetching anything, that its unembedding is its embedding."""
+        return False
+
 
 class WorldBase(Base):
     """A tiny language model pretrained on the embedded world's documents."""
@@ -110,6 +114,14 @@ class PretrainedBase(Base):
         tokenizer = AutoTokenizer.from_pretrained(self.path)
         tokenizer.add_tokens(list(self.added_tokens))
         return tokenizer
+
+    def tied(self) -> bool:
+        """As a local folder's configuration says."""
+        from transformers import AutoConfig
+
+        if not Path(self.path).is_dir():
+            return False
+        return bool(AutoConfig.from_pretrained(self.path).get_text_config().tie_word_embeddings)
 
 
 class PolicySpec(Config):
@@ -213,22 +225,33 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
                     raise StudyError(f"policies.{name}.demonstrations.path: {error}") from error
 
     def _check_tokenizers(self) -> None:
-        """What a reward model needs of the tokenizer of each base that it may start from."""
+        """What a reward model needs of each base that it may start from, as far as it is at hand."""
         for name, kind in self.reward_models.items():
-            if isinstance(kind, Trained) and kind.particular:
-                for policy in [kind.base] if kind.base else self.policies:
-                    base = self.policies[policy].base
-                    tokenizer = self.bases[base].tokenizer()
-                    try:
-                        if tokenizer is not None:
-                            kind.check_tokenizer(tokenizer)
-                    except StudyError as error:
-                        raise StudyError(f"reward_models.{name}.{error} (the tokenizer of bases.{base})") from error
+            if not isinstance(kind, Trained):
+                continue
+            for policy in [kind.base] if kind.base else self.policies:
+                base = self.policies[policy].base
+                try:
+                    self._check_base(kind, self.bases[base])
+                except StudyError as error:
+                    raise StudyError(f"reward_models.{name}.{error} (bases.{base})") from error
+
+    def _check_base(self, kind: Trained, base: Base) -> None:
+        if kind.particular and (tokenizer := base.tokenizer()) is not None:
+            kind.check_tokenizer(tokenizer)
+        if kind.training.fixed and kind.kind != "explicit" and base.tied():
+            told = "its unembedding is its embedding, so that to train it moves the hidden representations"
+            raise StudyError(f"training.fixed: {told}; leave fixed out")
 
     def _sources(self) -> list[tuple[str, Any]]:
         """Everything that may name a place outside the store, by its name in the study."""
         bases = [(f"bases.{name}", base) for name, base in self.bases.items()]
         return bases + [(f"reward_models.{name}", kind) for name, kind in self.reward_models.items()]
+
+    def made_here(self, name: str) -> bool:
+        """Whether a reward model is trained here, or made of one that is."""
+        kind = self.reward_models[name]
+        return isinstance(kind, Trained) or any(map(self.made_here, kind.components))
 
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
@@ -246,6 +269,9 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
             if isinstance(kind, Trained):
                 _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
         _acyclic(self.reward_models)
+        if self.ground_truth is not None and self.made_here(self.ground_truth):
+            told = f"{self.ground_truth} is trained on the pairs that it is to label"
+            raise StudyError(f"ground_truth: {told}; name a function, or a model from a folder or the hub")
         self._check_places()
 
     def _check_places(self) -> None:

@@ -63,7 +63,9 @@ def _rests_on(rows: list[dict[str, Any]]) -> str:
     bases = max(row["bases"] for row in rows)
     if bases == 1:
         return "ONE base: intervals are over prompts, and another base may order them otherwise."
-    return f"Intervals are Student's over the means of {bases} bases, uncorrected for the number of comparisons."
+    alone = " (where there is one base, over prompts)" if min(row["bases"] for row in rows) == 1 else ""
+    over = f"Student's over the means of {bases} bases{alone}"
+    return f"Intervals are {over}, uncorrected for the number of comparisons."
 
 
 def _listed(names: list[str]) -> str:

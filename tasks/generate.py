@@ -34,9 +34,10 @@ def generate(
         texts = [item.responses for item in drawn]
         rewards = _judged(scorer, prompts, texts)
         columns |= {f"responses_{name}": texts, f"solved_{name}": (rewards >= config.right).any(axis=1)}
+        columns[f"tokens_{name}"] = [item.tokens for item in drawn]
         told[name] = float(columns[f"solved_{name}"].mean())
     frame = pd.DataFrame(columns)
-    frame["responses"], frame["tokens"] = frame["responses_after"], [item.tokens for item in drawn]
+    frame["responses"], frame["tokens"] = frame["responses_after"], frame["tokens_after"]
     frame.to_parquet(out / "rollouts.parquet", index=False)
     summary = f"{told['after']:.3f} of {len(prompts)} prompts solved, {told['before']:.3f} by the base"
     return Rollouts.at(out, summary, solved=told["after"], solved_by_base=told["before"])

@@ -36,7 +36,7 @@ def judge(
 
     told = [measurement.numbers() for measurement in measurements]
     rows = pd.DataFrame(
-        [_row(trial, index, name, shift, told[index]) for index, trial in enumerate(trials)
+        [_row(trial, index, name, shift, about["of_training"], told[index]) for index, trial in enumerate(trials)
          for name, shift in about["sets"].items()]
     )  # fmt: skip
     pairs = pd.concat([each.table().assign(trial=index) for index, each in enumerate(measurements)], ignore_index=True)
@@ -58,8 +58,10 @@ def judge(
     return Ranking.at(out, f"{len(answer['rows'])} rows")
 
 
-def _row(trial: dict[str, Any], index: int, name: str, shift: str, numbers: dict[str, Any]) -> dict[str, Any]:
-    row = {**trial, "trial": index, "set": name, "shift": shift}
+def _row(
+    trial: dict[str, Any], index: int, name: str, shift: str, of_training: list[str], numbers: dict[str, Any]
+) -> dict[str, Any]:
+    row = {**trial, "trial": index, "set": name, "shift": shift, "of_training": name in of_training}
     for number in generalisation.SHOWN:
         found = numbers.get(f"{name}.{number}") or {"value": None, "low": None, "high": None}
         row |= {number: found["value"], f"{number}_low": found["low"], f"{number}_high": found["high"]}
@@ -81,30 +83,40 @@ def _address(rows: list[dict[str, Any]], trials: list[dict[str, Any]], measureme
 
 def _groups(trials: list[dict[str, Any]], told: list[dict[str, Any]], sets: dict[str, str]) -> list[dict[str, Any]]:
     """Accuracy group by group, the mean over the bases and seeds of each policy and reward model."""
-    found: dict[tuple[str, ...], list[float]] = {}
+    found: dict[tuple[str, ...], list[Any]] = {}
     for trial, numbers in zip(trials, told, strict=True):
         for key, number in numbers.items():
             name = next((one for one in sets if key.startswith(f"{one}.accuracy.")), None)
             if name and number:
                 group = key.removeprefix(f"{name}.accuracy.")
-                found.setdefault((trial["policy"], trial["reward_model"], name, group), []).append(number["value"])
+                found.setdefault((trial["policy"], trial["reward_model"], name, group), []).append(
+                    (trial["base"], number)
+                )
     keys = ("policy", "reward_model", "set", "group")
     return [dict(zip(keys, key, strict=True)) | {"accuracy": _over(values)} for key, values in found.items()]
 
 
 def _phrases(trials: list[dict[str, Any]], measurements: list[Measurement]) -> list[dict[str, Any]]:
     """The mean reward of each response that comes again and again, as controlled phrases do."""
-    found: dict[tuple[str, ...], list[float]] = {}
+    found: dict[tuple[str, ...], list[Any]] = {}
     for trial, measurement in zip(trials, measurements, strict=True):
         for name, phrases in measurement.json("phrases.json").items():
             for phrase, mean in phrases.items():
-                found.setdefault((trial["policy"], trial["reward_model"], name, phrase), []).append(mean)
+                found.setdefault((trial["policy"], trial["reward_model"], name, phrase), []).append(
+                    (trial["base"], {"value": mean, "low": None, "high": None})
+                )
     keys = ("policy", "reward_model", "set", "phrase")
     return [dict(zip(keys, key, strict=True)) | {"reward": _over(values)} for key, values in found.items()]
 
 
-def _over(values: list[float]) -> dict[str, Any] | None:
-    return t_interval(values).json()
+def _over(numbers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
+    """The mean over bases, by Student where there are two or more; a single run keeps its own interval."""
+    if len(numbers) == 1:
+        return numbers[0][1]
+    by_base: dict[str, list[float]] = {}
+    for base, number in numbers:
+        by_base.setdefault(base, []).append(number["value"])
+    return t_interval([sum(values) / len(values) for values in by_base.values()]).json()
 
 
 def _curve(trial: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
@@ -133,19 +145,18 @@ def _generation(
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for trial, numbers, rollouts in zip(trials, told, written, strict=True):
         if rollouts is not None:
-            part = {"accuracy": numbers["test.accuracy"], "table": rollouts.table()}
+            part = {"base": trial["base"], "accuracy": numbers["test.accuracy"], "table": rollouts.table()}
             found.setdefault((trial["policy"], trial["reward_model"]), []).append(part)
     return [{"policy": policy, "reward_model": name, **_as_writer(parts)} for (policy, name), parts in found.items()]
 
 
 def _as_writer(parts: list[dict[str, Any]]) -> dict[str, Any]:
     shares = {"solved": "solved_after", "solved_by_base": "solved_before"}
-    if len(parts) == 1:
-        table = parts[0]["table"]
-        told = {name: bootstrap(table[column].astype(float)).json() for name, column in shares.items()}
-        return {"accuracy": parts[0]["accuracy"], **told}
-    told = {name: _over([float(part["table"][column].mean()) for part in parts]) for name, column in shares.items()}
-    return {"accuracy": _over([part["accuracy"]["value"] for part in parts]), **told}
+    told: dict[str, Any] = {"accuracy": _over([(part["base"], part["accuracy"]) for part in parts])}
+    for name, column in shares.items():
+        solved = [(part["base"], bootstrap(part["table"][column].astype(float)).json() or {}) for part in parts]
+        told[name] = _over(solved)
+    return told
 
 
 def _samples(trials: list[dict[str, Any]], pairs: Any) -> list[dict[str, Any]]:

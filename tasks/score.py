@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmpipe.artifact import Preferences, RewardModel, Rollouts, Scores
+from rmpipe.preference import records
 from rmpipe.reward import Scorer
 from rmpipe.study import Scoring
 from tasks.derive import scorer_of
@@ -32,9 +33,11 @@ def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferen
     else:
         rewards = _of_pairs(scorer, texts)
         np.save(out / "pairs.npy", rewards)
+        del scorer  # one model at a time
         if looks := reward_model.looks():
-            each = [scorer_of(reward_model, look, batch_tokens=config.batch_tokens) for look in looks]
-            np.save(out / "looks.npy", np.stack([_of_pairs(one, texts) for one in each]))
+            told = {"batch_tokens": config.batch_tokens}
+            each = [_of_pairs(scorer_of(reward_model, look, **told), texts) for look in looks]
+            np.save(out / "looks.npy", np.stack(each))
     shape = " x ".join(map(str, rewards.shape))
     return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)))
 
@@ -43,6 +46,6 @@ def _of_pairs(scorer: Scorer, pairs: Preferences) -> np.ndarray:
     """Rewards of the test pairs, (n, 2)."""
     import numpy as np
 
-    table = pairs.split("test")
-    twice = [*table["prompt"], *table["prompt"]], [*table["chosen"], *table["rejected"]]
-    return np.asarray(scorer(*twice), dtype=np.float32).reshape(2, -1).T
+    rows = records(pairs.split("test"))
+    prompts, texts = [row["prompt"] for row in rows], [row[side] for side in ("chosen", "rejected") for row in rows]
+    return np.asarray(scorer(prompts * 2, texts), dtype=np.float32).reshape(2, -1).T

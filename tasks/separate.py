@@ -9,7 +9,6 @@ from typing import Any
 from rmpipe import overlap, policy, separation
 from rmpipe.artifact import Measurement, Preferences, Weights
 from rmpipe.generalising import Separating
-from rmpipe.text import encode
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -27,13 +26,15 @@ def separate(
         preferences: the pairs that reward models are trained on, of which the first are looked at.
         sets: the pairs that they are asked about.
     """
+    import numpy as np
     import pandas as pd
 
     model = policy.load(base.model)
     seen = _differences(model, preferences.split("reward")[: config.pairs])
     found: dict[str, dict[str, Any]] = {}
     for number, (name, pairs) in enumerate(sets.items()):
-        table = pairs.table()[: config.pairs]
+        table = pairs.table()
+        table = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(config.pairs, len(table))).astype(int))]
         parts = separation.separation(seen, _differences(model, table))
         found[name] = {f"{part}.{key}": value for part, each in parts.items() if each for key, value in each.items()}
         found[name] |= _overlap(model.tokenizer, table)
@@ -59,5 +60,11 @@ def _overlap(tokenizer: Any, table: Any) -> dict[str, float]:
     if "original_chosen" not in table:
         return {}
     names = ("original_chosen", "original_rejected", "chosen", "rejected")
-    ids = [[encode(tokenizer, "", text, end=False) for text in table[name]] for name in names]
+    rows = [
+        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        for texts in zip(*map(table.get, names), strict=True)
+    ]
+    ids = [list(column) for column in zip(*(row for row in rows if all(row)), strict=True)]
+    if not ids:
+        return {}
     return {f"overlap.{name}": value for name, value in overlap.mean_overlap(*ids).items()}

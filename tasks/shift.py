@@ -32,7 +32,12 @@ def shift(
     originals = preferences.split(config.split)[: config.limit]
     pairs = pd.DataFrame(config.pairs(originals, seed, log)).drop(columns=["row", "tokens"], errors="ignore")
     pairs["split"] = "test"
-    summary: dict[str, Any] = {"shift": config.shift, "aligned": config.aligned, "of": config.split}
+    summary: dict[str, Any] = {
+        "shift": config.shift,
+        "aligned": config.aligned,
+        "of": config.split,
+        "originals": len(originals),
+    }
     if truth is not None:
         pairs, counts = relabel(pairs, scorer_of(truth), ties=ties)
         summary |= {"relabel": counts}

@@ -121,3 +121,11 @@ def test_weights_are_kept_at_even_steps_and_can_be_scored(base, tmp_path):
 def test_a_reward_model_without_its_reference_says_what_to_give(tmp_path):
     with pytest.raises(StudyError, match="against the policy that it started from; give both"):
         kind().scorer(tmp_path)
+
+
+def test_a_prompt_of_messages_is_read_as_the_text_that_it_stands_for(base, tmp_path):
+    folder, alone = trained(base, tmp_path / "rm", kind(reference=False)), kind(reference=False)
+    said = [{"role": "user", "content": "tell me of the kettle"}]
+    as_text = "\n\nHuman: tell me of the kettle\n\nAssistant:"
+    score = alone.scorer(folder)
+    assert score([said], [" it is red"]).tolist() == pytest.approx(score([as_text], [" it is red"]).tolist())

@@ -94,7 +94,7 @@ def test_what_the_other_data_set_lacks_is_said_before_anything_is_spent(tmp_path
         shift(kind, data=data).check(0)
     with pytest.raises(StudyError, match=r"none\.jsonl: nothing there"):
         shift(kind, data=data | {"path": str(tmp_path / "none.jsonl")}).check(0)
-    with pytest.raises(StudyError, match=r"data\.paht: unknown key; did you mean path\?"):
+    with pytest.raises(StudyError, match=r"paht: unknown key; did you mean path\?"):
         shift(kind, data=data | {"paht": "x"})
 
 
