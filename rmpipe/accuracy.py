@@ -92,9 +92,13 @@ def bradley_terry_loss(chosen: ArrayLike, rejected: ArrayLike, centring: float =
 
     The centring term keeps rewards around 0, where differences alone would let them drift; 0.01 in 2503.15477.
     """
-    margins = _margins(chosen, rejected)
     totals = np.asarray(chosen, np.float64) + np.asarray(rejected, np.float64)
-    return float(np.logaddexp(0.0, -margins).mean() + centring * (totals**2).mean())
+    return float(bradley_terry_losses(chosen, rejected).mean() + centring * (totals**2).mean())
+
+
+def bradley_terry_losses(chosen: ArrayLike, rejected: ArrayLike) -> NDArray[np.float64]:
+    """-log sigmoid(r_chosen - r_rejected) of each pair, `(pairs,)`, nats."""
+    return np.logaddexp(0.0, -_margins(chosen, rejected))
 
 
 def calibration(margins: ArrayLike, correct: ArrayLike, bins: int = 10) -> dict[str, Any]:

@@ -10,17 +10,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
 from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError
-from rmpipe.text import Text, encode, padding_id, render, response_text
+from rmpipe.pair import SIDES
+from rmpipe.text import Text, encode, padding_id, parted, render, response_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+R = TypeVar("R")
 
 LOOKS = "looks"
 """The folder of the weights that are kept while they are trained, a folder a step."""
@@ -167,7 +170,7 @@ def finetune(
     from trl import SFTConfig, SFTTrainer
 
     model, tokenizer = load(base) if isinstance(base, Path) else base
-    examples = [row for row in (_example(tokenizer, row) for row in rows) if fits(row["input_ids"], config.max_length)]
+    examples = [row for row in (_example(tokenizer, row) for row in rows) if _fits(row["input_ids"], config.max_length)]
     if not examples:
         raise StudyError(f"finetuning.max_length: no row has as few as {config.max_length} tokens; raise it")
     more = {"max_length": None, "completion_only_loss": True, "packing": False, "shuffle_dataset": False}
@@ -242,14 +245,8 @@ def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": ids, "completion_mask": [0] * asked + [1] * (len(ids) - asked)}
 
 
-def shared(prompt: list[int], whole: list[int]) -> int:
-    """How many tokens a prompt and a text that begins with it have in common, from the first on."""
-    pairs = zip(prompt, whole, strict=False)
-    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(prompt), len(whole)))
-
-
 def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | None) -> list[dict[str, list[int]]]:
-    """Pairs as ids: of the prompt, and of each response with its end of sequence.
+    """Pairs as ids: of what both sides share of the prompt, and of each side's rest with its end of sequence.
 
     Args:
         pairs: {"prompt", "chosen", "rejected"}.
@@ -258,23 +255,32 @@ def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | Non
     Raises:
         StudyError: no pair is left.
     """
-    rows = []
+    rows, longest = [], []
     for pair in pairs:
-        asked = encode(tokenizer, pair["prompt"])
-        whole = {side: encode(tokenizer, pair["prompt"], pair[side]) for side in ("chosen", "rejected")}
-        begin = min(
-            shared(asked, ids) for ids in whole.values()
-        )  # a tokenizer may join a prompt's end with what follows
-        if all(fits(ids, limit) for ids in whole.values()):
-            rows.append({f"{side}_ids": ids[begin:] for side, ids in whole.items()})
-            rows[-1]["prompt_ids"] = whole["chosen"][:begin]
-    if not rows:
+        sides = [parted(tokenizer, pair["prompt"], pair[side]) for side in SIDES]
+        begin = min(len(asked) for asked, _ in sides)
+        whole = {f"{side}_ids": [*asked, *ids] for side, (asked, ids) in zip(SIDES, sides, strict=True)}
+        rows.append({name: ids[begin:] for name, ids in whole.items()} | {"prompt_ids": sides[0][0][:begin]})
+        longest.append(max(map(len, whole.values())))
+    return fitting(rows, longest, limit)
+
+
+def fitting(rows: list[R], longest: Sequence[int], limit: int | None) -> list[R]:
+    """The pairs whose longer side has at most `limit` tokens.
+
+    Args:
+        longest: tokens of the longer side of each.
+
+    Raises:
+        StudyError: no pair is left.
+    """
+    kept = [row for row, length in zip(rows, longest, strict=True) if limit is None or length <= limit]
+    if not kept:
         raise StudyError(f"training.max_length: no pair has as few as {limit} tokens a side; raise it")
-    return rows
+    return kept
 
 
-def fits(ids: list[int], limit: int | None) -> bool:
-    """Whether a text is within a limit of tokens."""
+def _fits(ids: list[int], limit: int | None) -> bool:
     return limit is None or len(ids) <= limit
 
 

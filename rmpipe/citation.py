@@ -23,7 +23,12 @@ RANKING = "from/rank"
 
 def decimals(value: float | None) -> str:
     """A number as the page writes it; nothing for what is unknown."""
-    return "" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+    return "" if value is None else signed(f"{value:.2f}")
+
+
+def signed(text: str) -> str:
+    """A number's text with a true minus sign."""
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def interval(number: dict[str, Any]) -> str:
@@ -58,7 +63,7 @@ def linked(sentence: str, target: str) -> Markup:
     """A sentence in which every number leads to an entry; intervals, in brackets, stay text."""
     told, end = Markup(), 0
     for found in re.finditer(r"\[[^\]]*\]|(?<![\w.])-?\d+\.\d+%?", sentence):
-        text = found[0].replace("-", "\N{MINUS SIGN}")
+        text = signed(found[0])
         told += escape(sentence[end : found.start()]) + (escape(text) if text[0] == "[" else link(text, target))
         end = found.end()
     return told + escape(sentence[end:])

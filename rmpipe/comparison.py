@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rmpipe.accuracy import bradley_terry_losses
 from rmpipe.ancestry import Cell, cells
 from rmpipe.answer import Form
 from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, open_artifact
@@ -189,11 +190,11 @@ def _by_set(measurement: Measurement) -> dict[str, Sample]:
     for name, frame in measurement.table().groupby("set", sort=False):
         asked = [readable(json.loads(prompt)) for prompt in frame["asked"]]
         units = [json.dumps(part) for part in zip(asked, frame["chosen"], frame["rejected"], strict=True)]
-        loss = np.logaddexp(0.0, frame["rejected_reward"] - frame["chosen_reward"])
+        loss = bradley_terry_losses(frame["chosen_reward"], frame["rejected_reward"])
         columns = {"accuracy": frame["correct"], "margin": frame["margin"], "loss": loss,
                    "chosen": frame["chosen_reward"], "rejected": frame["rejected_reward"]}  # fmt: skip
         for column, values in columns.items():
-            found[f"{name}.{column}"] = Sample(units, values.to_numpy(np.float64)[:, None], clusters=asked)
+            found[f"{name}.{column}"] = Sample(units, np.asarray(values, np.float64)[:, None], clusters=asked)
     return found
 
 

@@ -104,13 +104,17 @@ def explain(error: ValidationError, kind: type[Config], where: str = "") -> str:
 
 
 def _line(item: Any, kind: type[Config], where: str) -> str:
-    path = ".".join(part for part in (where, *map(str, item["loc"])) if part)
+    path = _path(where, *map(str, item["loc"]))
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown key; {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{path}: missing; add it"
     got = "" if item["type"] == "value_error" else f", got {item['input']!r}"
     return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
+
+
+def _path(*parts: str) -> str:
+    return ".".join(part for part in parts if part)
 
 
 def _keys(kind: type[Config], loc: tuple[Any, ...]) -> list[str]:
@@ -147,10 +151,6 @@ def load_entries(group: str) -> list[str]:
             told = f"the entry point {entry.name} = {entry.value!r} of {group} cannot be loaded ({in_one_line(error)})"
             faults.append(f"{told}; mend its package or uninstall it")
     return faults
-
-
-def _path(*parts: str) -> str:
-    return ".".join(part for part in parts if part)
 
 
 class Registry:

@@ -11,6 +11,9 @@ from rmpipe import citation
 if TYPE_CHECKING:
     from jinja2 import Template
 
+OUTCOMES = {"Held": "held", "Reversed": "reversed"}
+"""How the page marks a judged claim, by the first word of its sentence; all others are open."""
+
 
 @cache
 def template(name: str) -> Template:

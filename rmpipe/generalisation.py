@@ -8,7 +8,7 @@ unit is the prompt.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +30,8 @@ def rows(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> list[d
     """A row for each policy, reward model and set: its numbers, and where its accuracy stands among the others.
 
     Args:
-        trials: a row a trial and set: policy, base, seed, reward_model, kind, trained, set, shift, and `SHOWN` with
-            their bounds in `NAME_low` and `NAME_high`.
+        trials: a row a trial and set: policy, base, seed, reward_model, kind, trained, set, shift, of_training (a set
+            of prompts that reward models are trained on), and `SHOWN` with their bounds in `NAME_low` and `NAME_high`.
         pairs: a row a pair of each trial: trial, set, asked, id, correct.
         draws: bootstrap draws.
 
@@ -50,11 +50,6 @@ def places(trials: pd.DataFrame) -> list[str]:
     """The policies, and all of them together where there are several."""
     names = list(dict.fromkeys(trials["policy"]))
     return [EVERY, *names] if len(names) > 1 else names
-
-
-def _held(trials: pd.DataFrame) -> Any:
-    """Which rows are of pairs that no reward model was trained on the prompts of."""
-    return ~trials["of_training"] if "of_training" in trials else trials["set"] == trials["set"]
 
 
 def _of(trials: pd.DataFrame, policy: str, name: str) -> pd.DataFrame:
@@ -80,12 +75,22 @@ def _row(part: pd.DataFrame, policy: str, pairs: pd.DataFrame, draws: int) -> di
 def _mean(part: pd.DataFrame, number: str) -> dict[str, Any] | None:
     """Over the means of bases; of a single run with its own interval, over prompts."""
     known = part[part[number].notna()]
-    if known.empty:
-        return None
-    if len(known) == 1:
-        one = known.iloc[0]
-        return Estimate(*(float(one[f"{number}{end}"]) for end in ("", "_low", "_high"))).json()
-    return t_interval(known.groupby("base", sort=False)[number].mean().to_numpy()).json()
+    ends = zip(*(known[f"{number}{end}"].astype(float) for end in ("", "_low", "_high")), strict=True)
+    return over_bases(list(zip(known["base"], (Estimate(*each) for each in ends), strict=True)))
+
+
+def over_bases(runs: Sequence[tuple[str, Estimate]]) -> dict[str, Any] | None:
+    """The mean over bases, Student's where there are two or more; a single run keeps its own interval.
+
+    Args:
+        runs: the base of each run, and its number.
+    """
+    if len(runs) < 2:
+        return runs[0][1].json() if runs else None
+    by_base: dict[str, list[float]] = {}
+    for base, number in runs:
+        by_base.setdefault(base, []).append(number.value)
+    return t_interval([float(np.mean(values)) for values in by_base.values()]).json()
 
 
 def _ranked(mine: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> list[dict[str, Any]]:
@@ -149,8 +154,8 @@ def judged(
     """
     found = []
     for claim in claims:
-        named = trials["set"] == claim["set"] if "set" in claim else _held(trials) & (trials["shift"] == claim["shift"])
-        sets = list(dict.fromkeys(trials[named]["set"]))
+        moved = ~trials["of_training"] & (trials["shift"] == claim.get("shift"))
+        sets = [claim["set"]] if "set" in claim else list(dict.fromkeys(trials[moved]["set"]))
         policy = claim.get("policy", EVERY)
         mine = trials[trials["set"].isin(sets) & ((trials["policy"] == policy) | (policy == EVERY))]
         first, second = claim.get("alike") or (claim["higher"], claim["lower"])
@@ -215,12 +220,10 @@ def contests(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> li
     """
     found = []
     names = list(dict.fromkeys(trials["reward_model"]))
-    trials = trials[_held(trials)]
+    trials = trials[~trials["of_training"]]
     for policy in places(trials):
         for shift in [one for one in SHIFTS if one in set(trials["shift"])]:
-            mine = trials[
-                _held(trials) & (trials["shift"] == shift) & ((trials["policy"] == policy) | (policy == EVERY))
-            ]
+            mine = trials[(trials["shift"] == shift) & ((trials["policy"] == policy) | (policy == EVERY))]
             for higher, lower in combinations(names, 2):
                 told = difference(mine, pairs, higher, lower, draws)
                 if told["runs"]:

@@ -29,8 +29,6 @@ FORETOLD = {
 }  # fmt: skip
 """What is shown of the untrained representations, and how the page calls it."""
 WRITTEN = {"accuracy": "Tells right from wrong", "solved": "Writes what is right", "solved_by_base": "Its base does"}
-OUTCOMES = {"Held": "held", "Reversed": "reversed"}
-"""How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
 Number = dict[str, Any] | None
 Drawn = list[tuple[str, str, "Markup"]]
@@ -311,7 +309,7 @@ def _judged(item: dict[str, Any], policies: list[str], kinds: set[str]) -> dict[
         "claim": item["claim"],
         "id": place("from", "claim", item["name"]),
         "outcome": outcome,
-        "mark": OUTCOMES.get(outcome, "open"),
+        "mark": frame.OUTCOMES.get(outcome, "open"),
         "rest": rest,
         "where": where,
         "sides": [(name, place("from", where, name)) for name in item["sides"] if name in kinds],

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import field_validator
 
-from rmpipe.algorithm import Log, PairTraining, fits, load, padded, run, trainer_arguments
+from rmpipe.algorithm import Log, PairTraining, fitting, load, padded, run, trainer_arguments
 from rmpipe.config import StudyError
+from rmpipe.pair import SIDES
 from rmpipe.reward import Scorer, Trained
 from rmpipe.text import Text, encode, padding_id, readable
 
@@ -93,9 +94,7 @@ class Generative(Trained):
             ]
             for row in rows
         ]
-        pairs = [pair for pair in pairs if all(fits(ids, config.max_length) for ids in pair)]
-        if not pairs:
-            raise StudyError(f"training.max_length: no pair has as few as {config.max_length} tokens a side; raise it")
+        pairs = fitting(pairs, [max(map(len, pair)) for pair in pairs], config.max_length)
         examples = [
             {"input_ids": ids, "completion_mask": [0] * (len(ids) - 1) + [1]}
             for index in _drawn(len(pairs), config.steps * config.batch_size, seed) for ids in pairs[index]
@@ -144,9 +143,6 @@ class Generative(Trained):
             return np.array(_probabilities(model, rows, yes, batch_tokens), dtype=np.float32)
 
         return score
-
-
-SIDES = ("chosen", "rejected")
 
 
 def generative_reward(logits: Any, yes: int) -> Any:

@@ -12,18 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, shared, trainer_arguments
+from rmpipe import policy
+from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
 from rmpipe.config import StudyError
+from rmpipe.pair import SIDES
 from rmpipe.reward import Scorer, Trained
-from rmpipe.text import Text, encode
+from rmpipe.text import Text, parted
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from rmpipe.policy import LanguageModel, Pair
-
-
-SIDES = ("chosen", "rejected")
 
 
 class Implicit(Trained):
@@ -72,7 +69,9 @@ class Implicit(Trained):
         """log pi_ref of a side of each pair, nats; 0 without a reference."""
         if not self.reference:
             return [0.0] * len(rows)
-        return _sums(_language_model(base), [(row["prompt_ids"], row[response]) for row in rows])
+        asked = [(row["prompt_ids"], row[response]) for row in rows]
+        values: list[float] = policy.likelihoods(policy.load(base), asked).tolist()
+        return values
 
     def scorer(
         self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
@@ -84,17 +83,15 @@ class Implicit(Trained):
                 "an implicit reward model is scored from the folder it was trained into, against the policy that it"
                 " started from; give both"
             )
-        model = _language_model(folder / "model")
-        reference = _language_model(base) if self.reference and base is not None else None
+        model = policy.load(folder / "model")
+        reference = policy.load(base) if self.reference and base is not None else None
 
         def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
-            import numpy as np
-
-            pairs = [_ids(model.tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
-            rewards = np.array(_sums(model, pairs))
+            pairs = [parted(model.tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]
+            rewards = policy.likelihoods(model, pairs)
             if reference is not None:
-                rewards = rewards - np.array(_sums(reference, pairs))
-            return (self.beta * rewards).astype(np.float32)
+                rewards = rewards - policy.likelihoods(reference, pairs)
+            return (self.beta * rewards).float().numpy()
 
         return score
 
@@ -110,29 +107,6 @@ def implicit_reward(logprobs: Any, reference: Any, mask: Any, beta: float) -> An
     """
     difference = logprobs if reference is None else logprobs - reference
     return beta * (difference * mask).sum(-1)
-
-
-def _language_model(folder: Path) -> LanguageModel:
-    from rmpipe.policy import load as load_policy
-
-    return load_policy(folder)
-
-
-def _ids(tokenizer: Any, prompt: Text, response: str) -> Pair:
-    whole = encode(tokenizer, prompt, response)
-    begin = shared(encode(tokenizer, prompt), whole)
-    return whole[:begin], whole[begin:]
-
-
-def _sums(model: LanguageModel, pairs: Sequence[Pair]) -> list[float]:
-    """log pi(y | x) of each pair, nats; equal pairs are asked about once."""
-    from rmpipe.policy import token_log_probabilities
-
-    distinct = list({(tuple(a), tuple(b)): (a, b) for a, b in pairs}.values())
-    found: dict[Any, float] = {}
-    for index, logprobs, _ in token_log_probabilities(model, distinct):
-        found[tuple(distinct[index][0]), tuple(distinct[index][1])] = logprobs.double().sum().item()
-    return [found[tuple(a), tuple(b)] for a, b in pairs]
 
 
 def _trainer() -> type:

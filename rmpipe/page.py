@@ -32,8 +32,6 @@ CONTROLS = {
     "on": "on policy (a tie is right only where the ground truth ties too)",
     "off": "off policy (a tie earns one half)",
 }
-OUTCOMES = {"Held": "held", "Reversed": "reversed"}
-"""How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
 
 def render(answer: dict[str, Any], address: str = "") -> str:
@@ -169,7 +167,7 @@ def _judged(item: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
         "id": citation.place("from", "claim", item["name"], item["policy"] or "", item["algorithm"]),
         "where": _where(item),
         "outcome": outcome,
-        "mark": OUTCOMES.get(outcome, "open"),
+        "mark": frame.OUTCOMES.get(outcome, "open"),
         "rest": rest,
         "cells": citation.compared(item, rows),
     }

@@ -12,6 +12,7 @@ from rmpipe.table import Row
 from rmpipe.text import Text
 
 FIELDS = ("prompt", "chosen", "rejected")
+SIDES = FIELDS[1:]
 
 
 def pair_of(row: Row) -> Row:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmpipe.config import StudyError
 from rmpipe.drawing import Batch, Sampled, left_padded, noise_of, positions_of, warp_of
-from rmpipe.text import Text, encode, padding_id
+from rmpipe.text import Text, encode, padding_id, parted
 
 if TYPE_CHECKING:
     import torch
@@ -172,16 +172,22 @@ def log_probabilities(
     Returns:
         (n,) float64 on the CPU, nats.
     """
+    told = zip(prompts, responses, finished or [True] * len(prompts), strict=True)
+    pairs = [parted(language_model.tokenizer, prompt, response, end=ended) for prompt, response, ended in told]
+    return likelihoods(language_model, pairs, batch_size=batch_size)
+
+
+def likelihoods(language_model: LanguageModel, pairs: Sequence[Pair], *, batch_size: int = 64) -> torch.Tensor:
+    """As `log_probabilities`, of ids; equal pairs are asked about once."""
     import torch
 
-    tokenizer, pairs = language_model.tokenizer, []
-    for prompt, response, ended in zip(prompts, responses, finished or [True] * len(prompts), strict=True):
-        whole, begin = encode(tokenizer, prompt, response, end=ended), len(encode(tokenizer, prompt))
-        pairs.append((whole[:begin], whole[begin:]))
-    sums = torch.zeros(len(pairs), dtype=torch.float64)
-    for index, logprobs, _ in token_log_probabilities(language_model, pairs, batch_size=batch_size):
+    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    rows = [places.setdefault((tuple(prompt_ids), tuple(ids)), len(places)) for prompt_ids, ids in pairs]
+    distinct = [(list(prompt_ids), list(ids)) for prompt_ids, ids in places]
+    sums = torch.zeros(len(distinct), dtype=torch.float64)
+    for index, logprobs, _ in token_log_probabilities(language_model, distinct, batch_size=batch_size):
         sums[index] = logprobs.double().sum()
-    return sums
+    return sums[rows]
 
 
 def token_log_probabilities(

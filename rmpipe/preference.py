@@ -70,11 +70,12 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     return pd.DataFrame(rows).drop(columns=["row", "tokens"], errors="ignore"), summary
 
 
-def usable(dataset: Dataset, seed: int, dropped: Counter[str]) -> tuple[list[Row], str, int]:
+def usable(dataset: Dataset, seed: int, dropped: Counter[str], *, named: bool = False) -> tuple[list[Row], str, int]:
     """Every row that can be used: checked, with an id, once, within the length limits; `split` says train or test.
 
     Args:
         dropped: is told what is left out, and how often.
+        named: refuse a row without an id, since rows are to be found by theirs.
 
     Returns:
         the rows, what to call their origin, and how many were read.
@@ -83,7 +84,7 @@ def usable(dataset: Dataset, seed: int, dropped: Counter[str]) -> tuple[list[Row
         StudyError: names file, row and field of what cannot be used, with the remedy.
     """
     raw, name = dataset.rows(seed)
-    rows = _distinct(checked(raw, name, partial(_pair, dataset)), dataset, name, dropped)
+    rows = _distinct(checked(raw, name, partial(_pair, dataset, named)), dataset, name, dropped)
     _check_form(rows, name)
     return _short(rows, dataset, name, dropped), name, len(raw)
 
@@ -185,7 +186,9 @@ def records(frame: pd.DataFrame, columns: tuple[str, ...] = FIELDS) -> list[Row]
 # -- checking ---------------------------------------------------------------------------------------------------------
 
 
-def _pair(dataset: Dataset, row: Row) -> Row:
+def _pair(dataset: Dataset, named: bool, row: Row) -> Row:
+    if named and row.get("id") is None:
+        raise StudyError("id: missing; rewritten pairs are found by the ids of the pairs they rewrite")
     row = pair_of(row)
     if dataset.equal == "refuse" and row["chosen"] == row["rejected"]:
         raise StudyError('chosen and rejected are equal; remove it or set dataset.equal = "drop"')

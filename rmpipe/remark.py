@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from rmpipe.citation import RANKING, interval, link, place
+from rmpipe.citation import RANKING, interval, link, place, signed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,17 +20,17 @@ HALF = 0.5
 
 def digits(value: float) -> str:
     """Three digits that count, for numbers of any size."""
-    return f"{value:.3g}".replace("-", "\N{MINUS SIGN}")
+    return signed(f"{value:.3g}")
 
 
 def five(value: float) -> str:
     """Five digits that count, for two numbers whose order is to be seen."""
-    return f"{value:.5g}".replace("-", "\N{MINUS SIGN}")
+    return signed(f"{value:.5g}")
 
 
 def three(value: float) -> str:
     """Three decimals, for shares that are small."""
-    return f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
+    return signed(f"{value:.3f}")
 
 
 def settled(number: dict[str, Any] | None) -> bool:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rmpipe.config import StudyError
 from rmpipe.policy import check_folder
 from rmpipe.source import reaching
-from rmpipe.text import Text, encode, padding_id
+from rmpipe.text import Text, encode, padding_id, parted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,14 +90,17 @@ class SequenceScorer:
         if self.read is None or self.form != "continuation":
             raise StudyError(f"{self.source}: read = mean needs a decoder with a linear head, and a continuation")
         backbone, head = self.read
-        scores, rows = np.zeros(len(responses), dtype=np.float32), self.ids(prompts, responses)
-        begins = [len(row) - len(self._encoded(prompt, text)) + len(encode(self.tokenizer, prompt))
-                  for row, prompt, text in zip(rows, prompts, responses, strict=True)]  # fmt: skip
+        told = [
+            parted(self.tokenizer, *pair, end=self.end_of_sequence) for pair in zip(prompts, responses, strict=True)
+        ]
+        rows = [self._fitted(row, [*asked, *ids]) for row, (asked, ids) in enumerate(told)]
+        begins = [max(0, len(row) - len(ids)) for row, (_, ids) in zip(rows, told, strict=True)]
+        scores = np.zeros(len(rows), dtype=np.float32)
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         for batch in batches([tuple(rows[index]) for index in order], self.batch_tokens):
             part, order = order[: len(batch)], order[len(batch) :]
             ids, mask = padded(batch, padding_id(self.tokenizer), self.model.device)
-            begin = torch.tensor([max(0, begins[index]) for index in part], device=ids.device)
+            begin = torch.tensor([begins[index] for index in part], device=ids.device)
             said = mask * (torch.arange(ids.shape[1], device=ids.device) >= begin[:, None])
             with torch.inference_mode():
                 hidden = backbone(ids, attention_mask=mask, use_cache=False).last_hidden_state
@@ -234,7 +237,7 @@ def last_attended(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 def explicit_reward(
-    hidden: torch.Tensor, mask: torch.Tensor, head: torch.Tensor, *, read: Literal["last", "mean"] = "last"
+    hidden: torch.Tensor, mask: torch.Tensor, head: torch.Tensor, *, read: Read = "last"
 ) -> torch.Tensor:
     """Explicit reward r = <u, h_T>, (n,) reward units (2507.07981, section 2).
 

@@ -114,7 +114,7 @@ class Elsewhere(Shift):
         return [_told(held[index]) for index in subsample(len(held), min(limits, default=None), seed)]
 
     def _rows(self, seed: int) -> list[Row]:
-        rows, name, _ = usable(self.data, seed, Counter())
+        rows, name, _ = usable(self.data, seed, Counter(), named=self.aligned)
         if not rows:
             raise StudyError(f"{name}: no pair is left; give more data or larger limits")
         return rows
@@ -131,11 +131,6 @@ class Aligned(Elsewhere):
     shift: Moved = "token"
     aligned: ClassVar[bool] = True
 
-    def _rows(self, seed: int) -> list[Row]:
-        if not self.data.remote:
-            _check_ids(*self.data.rows(seed))
-        return super()._rows(seed)
-
     def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
         """The rewritten form of each original that the data set has.
 
@@ -150,13 +145,6 @@ class Aligned(Elsewhere):
             told = f"none of its ids is among the {len(originals)} of the {self.split} split"
             raise StudyError(f"shifts: data: {told}; give the file whose rows have the ids of dataset")
         return found
-
-
-def _check_ids(raw: list[Row], name: str) -> None:
-    for number, row in enumerate(raw, 1):
-        if row.get("id") is None:
-            told = "id: missing; rewritten pairs are found by the ids of the pairs they rewrite"
-            raise StudyError(f"{name}: row {number}: {told}")
 
 
 def _turned(row: Row) -> Row:

@@ -59,6 +59,20 @@ def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, e
     return [*ids, tokenizer.eos_token_id] if end else ids
 
 
+def parted(tokenizer: Tokenizer, prompt: Text, response: str, *, end: bool = True) -> tuple[list[int], list[int]]:
+    """The ids of a prompt with a response, as two: what the prompt alone begins with, and the rest.
+
+    Where a tokenizer makes one token of a prompt's end and a response's beginning, that token is the response's.
+
+    Args:
+        end: as in `encode`.
+    """
+    alone, whole = encode(tokenizer, prompt), encode(tokenizer, prompt, response, end=end)
+    alike = (a == b for a, b in zip(alone, whole, strict=False))
+    begin = next((place for place, same in enumerate(alike) if not same), min(len(alone), len(whole)))
+    return whole[:begin], whole[begin:]
+
+
 def response_text(tokenizer: Tokenizer, prompt_ids: list[int], ids: list[int]) -> str:
     """What was written after a prompt, its leading space kept, its end of sequence and all after it cut.
 

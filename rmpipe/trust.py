@@ -6,8 +6,7 @@ import textwrap
 from typing import Any
 
 from rmpipe.generalisation import EVERY, SHIFTS
-from rmpipe.interval import Estimate
-from rmpipe.verdict import WIDTH
+from rmpipe.verdict import WIDTH, estimate, listed
 
 WORDS = {"in-distribution": "in-distribution", "token": "under token-level shift", "domain": "under domain shift"}
 PUBLISHED = (
@@ -35,13 +34,13 @@ def _first(rows: list[dict[str, Any]]) -> str:
     """Who is most accurate on a set, or between whom it cannot choose."""
     leader, others = rows[0], rows[0]["not_told_from"]
     where = f"{leader['policy']}, {leader['set']} ({WORDS[leader['shift']]})"
-    top = f"{leader['reward_model']} ({_estimate(leader['accuracy'])})"
+    top = f"{leader['reward_model']} ({estimate(leader['accuracy'])})"
     if len(rows) == 1:
         return f"{where}: {top} is the only reward model."
     behind = [row for row in rows[1:] if row["reward_model"] not in others]
-    last = f"; told apart from {_listed([_with(row) for row in behind])}" if behind else ""
+    last = f"; told apart from {listed([_with(row) for row in behind])}" if behind else ""
     if others:
-        return f"{where}: {top} is highest, not told apart from {_listed(others)}{last}."
+        return f"{where}: {top} is highest, not told apart from {listed(others)}{last}."
     return f"{where}: trust {top}{last}."
 
 
@@ -51,11 +50,11 @@ def _with(row: dict[str, Any]) -> str:
 
 def _written(item: dict[str, Any]) -> str:
     accuracy = (
-        "" if item["accuracy"] is None else f"tells right from wrong with accuracy {_estimate(item['accuracy'])}, and "
+        "" if item["accuracy"] is None else f"tells right from wrong with accuracy {estimate(item['accuracy'])}, and "
     )
     return (
         f"{item['policy']}, {item['reward_model']}: {accuracy}writes what is right itself for"
-        f" {_estimate(item['solved'])} of the prompts (its base for {_estimate(item['solved_by_base'])})."
+        f" {estimate(item['solved'])} of the prompts (its base for {estimate(item['solved_by_base'])})."
     )
 
 
@@ -66,14 +65,6 @@ def _rests_on(rows: list[dict[str, Any]]) -> str:
     alone = " (where there is one base, over prompts)" if min(row["bases"] for row in rows) == 1 else ""
     over = f"Student's over the means of {bases} bases{alone}"
     return f"Intervals are {over}, uncorrected for the number of comparisons."
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
-
-
-def _estimate(number: dict[str, Any] | None) -> str:
-    return "-" if number is None else str(Estimate.of(number))
 
 
 def table(answer: dict[str, Any]) -> str:
@@ -113,7 +104,7 @@ def _block(policy: str, rows: list[dict[str, Any]]) -> str:
 
 
 def _cell(row: dict[str, Any] | None, alike: bool) -> str:
-    return "" if row is None else f"{_estimate(row['accuracy'])}{'=' if alike else ''}"
+    return "" if row is None else f"{estimate(row['accuracy'])}{'=' if alike else ''}"
 
 
 def _shift(rows: list[dict[str, Any]], name: str) -> str:

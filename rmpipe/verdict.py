@@ -60,10 +60,10 @@ def _first(rows: list[dict[str, Any]]) -> str:
     leaders = [row for row in rows if row["rank"] in ("1", "1=")]
     if not leaders:
         return f"{where}: no gain is known, so nothing is ranked."
-    top = f"{leaders[0]['reward_model']} ({WORDS[gain]} {_estimate(leaders[0][GAINS[gain]])})"
-    unsure = _listed(leaders[0]["not_told_from"])
+    top = f"{leaders[0]['reward_model']} ({WORDS[gain]} {estimate(leaders[0][GAINS[gain]])})"
+    unsure = listed(leaders[0]["not_told_from"])
     if len(leaders) > 1:
-        others = _listed([row["reward_model"] for row in leaders[1:]])
+        others = listed([row["reward_model"] for row in leaders[1:]])
         wide = f" (nor, so uncertain is its own gain, from {unsure})" if unsure else ""
         advice = "take any of them, or run more seeds"
         return f"{where}: {top} is highest, but not told apart from {others}{wide}; {advice}."
@@ -74,7 +74,8 @@ def _first(rows: list[dict[str, Any]]) -> str:
     return f"{where}: {top} {best}, told apart from the next, {rows[1]['reward_model']}{wide}."
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """Names in one phrase: `a, b and c`."""
     return " and ".join([*([", ".join(names[:-1])] if names[1:] else []), *names[-1:]])
 
 
@@ -111,7 +112,7 @@ def _related(rows: list[dict[str, Any]], correlations: list[dict[str, Any]]) -> 
 
 
 def _beside(found: dict[tuple[str, str], dict[str, Any]], name: str, gains: list[str]) -> str:
-    return " / ".join(_estimate(found[name, gain]["spearman"] if (name, gain) in found else None) for gain in gains)
+    return " / ".join(estimate(found[name, gain]["spearman"] if (name, gain) in found else None) for gain in gains)
 
 
 def _how_few(items: list[dict[str, Any]]) -> str:
@@ -134,7 +135,8 @@ def _rests_on(rows: list[dict[str, Any]]) -> str:
     return f"Intervals are Student's over {seeds} seeds, uncorrected for the number of comparisons."
 
 
-def _estimate(number: dict[str, Any] | None) -> str:
+def estimate(number: dict[str, Any] | None) -> str:
+    """A number with its interval, a dash for what is not known."""
     return "-" if number is None else str(Estimate.of(number))
 
 
@@ -174,7 +176,7 @@ def _block(rows: list[dict[str, Any]]) -> str:
     lines = [["rank", "reward model", *(COLUMNS[name] for name in shown)]]
     for row in rows:
         name = row["reward_model"] + ("" if row["trained"] else " *")
-        numbers = [_bare(row[column]) if column in BARE else _estimate(row[column]) for column in shown]
+        numbers = [_bare(row[column]) if column in BARE else estimate(row[column]) for column in shown]
         lines.append([row["rank"], name, *numbers])
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
     widths[1] = max(12, min(widths[1], WIDTH - sum(widths) + widths[1] - 2 * (len(widths) - 1)))

@@ -9,7 +9,8 @@ from typing import Any
 from rmpipe import accuracy, interval, overlap
 from rmpipe.artifact import Measurement, Preferences, RewardModel, Scores, Weights
 from rmpipe.generalising import HELD_OUT, Evaluating
-from rmpipe.text import encode
+from rmpipe.pair import SIDES
+from rmpipe.text import parted
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -39,8 +40,6 @@ def evaluate(
         told = _numbers(frame, config.draws)
         numbers |= {f"{name}.{key}": number for key, number in told.items()}
     numbers |= _cues(base, frames, config)
-    for name, frame in frames.items():
-        log.metrics({f"{name}.accuracy": float(frame["correct"].mean())}, None)
     whole = pd.concat([frame.assign(set=name) for name, frame in frames.items()], ignore_index=True)
     whole[COLUMNS].to_parquet(out / "prompts.parquet", index=False)
     (out / "measurement.json").write_text(json.dumps(numbers, indent=1))
@@ -67,11 +66,11 @@ def _frame(table: Any, rewards: Any) -> Any:
 
 def _numbers(frame: Any, draws: int) -> dict[str, Any]:
     """Each with an interval, pairs of a prompt drawn together; accuracy group by group where the set has groups."""
-    asked, margins = frame["asked"].to_list(), frame["chosen_reward"] - frame["rejected_reward"]
+    asked = frame["asked"].to_list()
     columns = {
         "accuracy": frame["correct"],
         "margin": frame["margin"],
-        "loss": [accuracy.bradley_terry_loss([value], [0.0]) for value in margins],
+        "loss": accuracy.bradley_terry_losses(frame["chosen_reward"], frame["rejected_reward"]),
         "chosen": frame["chosen_reward"],
         "rejected": frame["rejected_reward"],
     }
@@ -107,14 +106,9 @@ def _cues(base: Weights, frames: dict[str, Any], config: Evaluating) -> dict[str
 
 def _bags(tokenizer: Any, frame: Any) -> tuple[list[list[int]], list[list[int]]]:
     """The tokens of the chosen and of the rejected responses, as they stand behind their prompts."""
-    begins = {prompt: len(encode(tokenizer, json.loads(prompt))) for prompt in set(frame["asked"])}
-    return tuple(  # type: ignore[return-value]
-        [
-            encode(tokenizer, json.loads(prompt), text)[begins[prompt] :]
-            for prompt, text in zip(frame["asked"], frame[side], strict=True)
-        ]
-        for side in ("chosen", "rejected")
-    )
+    prompts = [json.loads(prompt) for prompt in frame["asked"]]
+    first, second = ([parted(tokenizer, *pair)[1] for pair in zip(prompts, frame[side], strict=True)] for side in SIDES)
+    return first, second
 
 
 def _phrases(frame: Any) -> dict[str, float]:

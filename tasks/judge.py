@@ -8,7 +8,7 @@ from typing import Any
 
 from rmpipe import generalisation, trust
 from rmpipe.artifact import Measurement, Ranking, Rollouts
-from rmpipe.interval import bootstrap, t_interval
+from rmpipe.interval import Estimate, bootstrap
 from rmpipe.text import readable
 from tasks.execution import Log
 from tasks.stage import stage
@@ -83,40 +83,33 @@ def _address(rows: list[dict[str, Any]], trials: list[dict[str, Any]], measureme
 
 def _groups(trials: list[dict[str, Any]], told: list[dict[str, Any]], sets: dict[str, str]) -> list[dict[str, Any]]:
     """Accuracy group by group, the mean over the bases and seeds of each policy and reward model."""
-    found: dict[tuple[str, ...], list[Any]] = {}
+    found = []
     for trial, numbers in zip(trials, told, strict=True):
         for key, number in numbers.items():
             name = next((one for one in sets if key.startswith(f"{one}.accuracy.")), None)
             if name and number:
-                group = key.removeprefix(f"{name}.accuracy.")
-                found.setdefault((trial["policy"], trial["reward_model"], name, group), []).append(
-                    (trial["base"], number)
-                )
-    keys = ("policy", "reward_model", "set", "group")
-    return [dict(zip(keys, key, strict=True)) | {"accuracy": _over(values)} for key, values in found.items()]
+                found.append((trial, name, key.removeprefix(f"{name}.accuracy."), Estimate.of(number)))
+    return _gathered(found, "group", "accuracy")
 
 
 def _phrases(trials: list[dict[str, Any]], measurements: list[Measurement]) -> list[dict[str, Any]]:
     """The mean reward of each response that comes again and again, as controlled phrases do."""
-    found: dict[tuple[str, ...], list[Any]] = {}
-    for trial, measurement in zip(trials, measurements, strict=True):
-        for name, phrases in measurement.json("phrases.json").items():
-            for phrase, mean in phrases.items():
-                found.setdefault((trial["policy"], trial["reward_model"], name, phrase), []).append(
-                    (trial["base"], {"value": mean, "low": None, "high": None})
-                )
-    keys = ("policy", "reward_model", "set", "phrase")
-    return [dict(zip(keys, key, strict=True)) | {"reward": _over(values)} for key, values in found.items()]
+    found = [
+        (trial, name, phrase, Estimate(mean))
+        for trial, measurement in zip(trials, measurements, strict=True)
+        for name, phrases in measurement.json("phrases.json").items() for phrase, mean in phrases.items()
+    ]  # fmt: skip
+    return _gathered(found, "phrase", "reward")
 
 
-def _over(numbers: list[tuple[str, dict[str, Any]]]) -> dict[str, Any] | None:
-    """The mean over bases, by Student where there are two or more; a single run keeps its own interval."""
-    if len(numbers) == 1:
-        return numbers[0][1]
-    by_base: dict[str, list[float]] = {}
-    for base, number in numbers:
-        by_base.setdefault(base, []).append(number["value"])
-    return t_interval([sum(values) / len(values) for values in by_base.values()]).json()
+def _gathered(found: list[tuple[dict[str, Any], str, str, Estimate]], part: str, value: str) -> list[dict[str, Any]]:
+    """Numbers of parts of a set, over the bases and seeds of each policy and reward model."""
+    runs: dict[tuple[str, ...], list[tuple[str, Estimate]]] = {}
+    for trial, name, what, number in found:
+        runs.setdefault((trial["policy"], trial["reward_model"], name, what), []).append((trial["base"], number))
+    keys = ("policy", "reward_model", "set", part)
+    over = generalisation.over_bases
+    return [dict(zip(keys, key, strict=True)) | {value: over(each)} for key, each in runs.items()]
 
 
 def _curve(trial: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
@@ -151,11 +144,10 @@ def _generation(
 
 
 def _as_writer(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    shares = {"solved": "solved_after", "solved_by_base": "solved_before"}
-    told: dict[str, Any] = {"accuracy": _over([(part["base"], part["accuracy"]) for part in parts])}
-    for name, column in shares.items():
-        solved = [(part["base"], bootstrap(part["table"][column].astype(float)).json() or {}) for part in parts]
-        told[name] = _over(solved)
+    over = generalisation.over_bases
+    told = {"accuracy": over([(part["base"], Estimate.of(part["accuracy"])) for part in parts])}
+    for name, column in {"solved": "solved_after", "solved_by_base": "solved_before"}.items():
+        told[name] = over([(part["base"], bootstrap(part["table"][column].astype(float))) for part in parts])
     return told
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmpipe.artifact import Preferences, RewardModel, Rollouts, Scores
+from rmpipe.pair import SIDES
 from rmpipe.preference import records
 from rmpipe.reward import Scorer
 from rmpipe.study import Scoring
@@ -47,5 +48,5 @@ def _of_pairs(scorer: Scorer, pairs: Preferences) -> np.ndarray:
     import numpy as np
 
     rows = records(pairs.split("test"))
-    prompts, texts = [row["prompt"] for row in rows], [row[side] for side in ("chosen", "rejected") for row in rows]
+    prompts, texts = [row["prompt"] for row in rows], [row[side] for side in SIDES for row in rows]
     return np.asarray(scorer(prompts * 2, texts), dtype=np.float32).reshape(2, -1).T

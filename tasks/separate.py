@@ -9,6 +9,8 @@ from typing import Any
 from rmpipe import overlap, policy, separation
 from rmpipe.artifact import Measurement, Preferences, Weights
 from rmpipe.generalising import Separating
+from rmpipe.pair import SIDES
+from rmpipe.preference import records
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -50,8 +52,9 @@ def separate(
 
 def _differences(model: policy.LanguageModel, table: Any) -> Any:
     """h(x, y+) - h(x, y-), (pairs, width)."""
-    prompts = [prompt if isinstance(prompt, str) else [dict(turn) for turn in prompt] for prompt in table["prompt"]]
-    states = [separation.last_hidden(model, prompts, table[side].to_list()) for side in ("chosen", "rejected")]
+    rows = records(table)
+    prompts = [row["prompt"] for row in rows]
+    states = [separation.last_hidden(model, prompts, [row[side] for row in rows]) for side in SIDES]
     return separation.differences(*states)
 
 

@@ -30,7 +30,7 @@ def shift(
     import pandas as pd
 
     originals = preferences.split(config.split)[: config.limit]
-    pairs = pd.DataFrame(config.pairs(originals, seed, log)).drop(columns=["row", "tokens"], errors="ignore")
+    pairs = pd.DataFrame(config.pairs(originals, seed, log))
     pairs["split"] = "test"
     summary: dict[str, Any] = {
         "shift": config.shift,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -18,14 +16,6 @@ from rmpipe.text import encode  # noqa: E402
 from tasks.execution import Log  # noqa: E402
 
 PAIRS = world.preferences(0, 12)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
-    world.tokenizer().save_pretrained(folder)
-    return folder
 
 
 def by_hand(model: torch.nn.Module, tokenizer: object, prompt: str, response: str) -> torch.Tensor:

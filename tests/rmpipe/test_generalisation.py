@@ -22,7 +22,8 @@ def trials(gaps: dict[str, list[float]], sets: dict[str, str] = {"para": "token"
             for name, accuracy in (("ex", 0.6 + gap), ("im", 0.6)):
                 for one, shift in sets.items():
                     row = {"trial": len(found), "policy": policy, "base": base, "seed": 10 * place + seed, "set": one}
-                    row |= {"reward_model": name, "kind": name, "trained": True, "shift": shift, "accuracy": accuracy}
+                    row |= {"reward_model": name, "kind": name, "trained": True, "shift": shift}
+                    row |= {"of_training": False, "accuracy": accuracy}
                     row |= {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1}
                     for other in ("margin", "loss", "chosen", "rejected", "cues", "carried"):
                         row |= {other: None, f"{other}_low": None, f"{other}_high": None}

@@ -36,7 +36,7 @@ def frame(made: list[dict[str, Any]], policies: tuple[str, ...]) -> pd.DataFrame
     for index, trial in enumerate(made):
         for name, shift in SETS.items():
             nudge = 0.005 * policies.index(trial["policy"]) * (1 if trial["reward_model"] == "explicit" else -1)
-            row = trial | {"trial": index, "set": name, "shift": shift}
+            row = trial | {"trial": index, "set": name, "shift": shift, "of_training": False}
             value = ACCURACY[name][list(KINDS).index(trial["reward_model"])] + nudge
             row |= {"accuracy": value, "margin": 1 + nudge, "loss": 0.6, "chosen": 0.1, "rejected": -0.002 + nudge}
             row |= {"cues": 0.8 if name == "test" else None, "carried": None if name == "test" else 0.25 + nudge}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -20,14 +18,6 @@ from tasks.execution import Log  # noqa: E402
 PAIRS = world.preferences(0, 16)
 WORDS = {"template": "{prompt}{response} <react>", "yes": " liked", "no": " disliked"}
 TRAINING = PairTraining(steps=1, batch_size=16, optimiser=Optimiser(name="sgd", learning_rate=0.5, clip=0))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
-    world.tokenizer().save_pretrained(folder)
-    return folder
 
 
 def test_the_reward_is_the_probability_of_yes_among_all_tokens():

@@ -22,14 +22,6 @@ PAIRS = world.preferences(0, 24)
 PROMPTS, CHOSEN, REJECTED = ([row[name] for row in PAIRS] for name in ("prompt", "chosen", "rejected"))
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
-    world.tokenizer().save_pretrained(folder)
-    return folder
-
-
 def trained(base: Path, out: Path, kind: Implicit) -> Path:
     out.mkdir()
     (out / "scratch").mkdir()

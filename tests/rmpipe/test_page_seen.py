@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,6 @@ from rmpipe import figure, page
 from tests.rmpipe.test_page import told
 
 ADDRESS = "rank/0123456789ab"
-OPEN = "document.querySelectorAll('details').forEach(one => one.open = true)"
 CONTRAST = """() => {
   const paint = text => text.match(/[\\d.]+/g).map(Number)
   const light = rgb => rgb.slice(0, 3).map(x => x / 255)
@@ -52,25 +49,6 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("page") / "report.html"
     where.write_text(page.render(told(), ADDRESS), encoding="utf-8")
     return where
-
-
-@pytest.fixture
-def look(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
-    """Opens the page from disk, on a screen of some width, in a scheme of colours."""
-    opened = []
-
-    def open_page(width: int = 1280, scheme: str = "light") -> Any:
-        seen = chromium.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-        opened.append(seen)
-        seen.asked = []
-        seen.on("request", lambda request: seen.asked.append(request.url))
-        seen.goto(file.as_uri())
-        seen.evaluate(OPEN)
-        return seen
-
-    yield open_page
-    for seen in opened:
-        seen.close()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
