@@ -1,4 +1,4 @@
-"""A tiny study, run once a session through the command line; most tests only read what it left.
+"""A tiny study, run once by each process of tests through the command line; most tests only read what it left.
 
 How it looks: `tiny` is the finished place, `another` makes a copy of it that a test may alter.
 """
@@ -21,9 +21,25 @@ from typing import Any
 import psutil
 import pytest
 
+from rmpipe.lineage import Ledger
 from rmpipe.moving import settle_in
 
 REPOSITORY = Path(__file__).parents[1]
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # several threads only wait for one another on models as small as ours
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core, four at most, which share out the files of a folder; files that are named stay here."""
+    named = all(".py" in argument for argument in config.args)
+    return 0 if named else min(4, os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long are begun first, so that no core is left with one of them while the others are idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
 
 TINY = """
 name = "tiny"
@@ -208,13 +224,16 @@ class Place:
             shutil.rmtree(self.home / "store" / address)
 
     def processes(self) -> list[str]:
-        """The command lines of all processes that work on this store."""
+        """The command lines of all processes that work on this store.
+
+        Not that of Python's own resource tracker: nobody waits for it, and it ends a moment after those it serves.
+        """
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
                 if process.pid != os.getpid() and process.environ().get("RMPIPE_HOME") == str(self.home):
-                    found.append(f"{process.pid} {' '.join(process.cmdline())[:120]}")
-        return found
+                    found.append(f"{process.pid} {' '.join(process.cmdline())}")
+        return [line[:120] for line in found if "multiprocessing.resource_tracker" not in line]
 
     def leftovers(self) -> list[Path]:
         """Locks and half-written artifacts."""
@@ -266,6 +285,21 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., P
     yield make
     for place in made:
         place.clear()
+
+
+@pytest.fixture(scope="session")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database as a new store has it, made once: the migrations to make it take a second."""
+    home = tmp_path_factory.mktemp("empty")
+    Ledger(home).prepare()
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def begun(tmp_path: Path, empty: Path) -> Path:
+    """A folder to be a home, with an empty database of MLflow's."""
+    shutil.copy(empty, tmp_path)
+    return tmp_path
 
 
 @pytest.fixture

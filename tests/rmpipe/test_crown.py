@@ -73,8 +73,8 @@ class Hall:
 
 
 @pytest.fixture
-def hall(tmp_path: Path) -> Hall:
-    return Hall(tmp_path)
+def hall(begun: Path) -> Hall:
+    return Hall(begun)
 
 
 def test_the_version_that_taught_is_crowned_not_the_one_that_was_built_last(hall: Hall):

@@ -83,12 +83,12 @@ def test_each_of_many_notes_is_given_to_one_of_many_processes(tmp_path: Path):
     assert sorted(int(line) for output, _ in ends for line in output.split()) == list(range(300))
 
 
-def test_a_run_that_is_entered_later_has_the_time_it_had(tmp_path: Path):
+def test_a_run_that_is_entered_later_has_the_time_it_had(begun: Path):
     before = int(time.time() * 1000)
-    Journal(tmp_path).note(TOLD)
+    Journal(begun).note(TOLD)
     after = int(time.time() * 1000)
     time.sleep(0.05)
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(begun)
     ledger.prepare()
     experiment = ledger.client.get_experiment_by_name("study")
     (run,) = ledger.client.search_runs([experiment.experiment_id])
@@ -96,10 +96,10 @@ def test_a_run_that_is_entered_later_has_the_time_it_had(tmp_path: Path):
     assert (run.info.status, run.data.metrics["stages.hit"]) == ("FINISHED", 0)
 
 
-def test_a_note_that_cannot_be_entered_hinders_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    Journal(tmp_path).note({"study": "odd"})
-    Journal(tmp_path).note(TOLD)
-    ledger = Ledger(tmp_path)
+def test_a_note_that_cannot_be_entered_hinders_nothing(begun: Path, caplog: pytest.LogCaptureFixture):
+    Journal(begun).note({"study": "odd"})
+    Journal(begun).note(TOLD)
+    ledger = Ledger(begun)
     ledger.prepare()
     assert "an earlier invocation of odd was not entered" in caplog.text
     experiment = ledger.client.get_experiment_by_name("study")

@@ -394,8 +394,8 @@ def execution(**more):
     )  # fmt: skip
 
 
-def test_a_run_that_failed_says_why_on_its_page_and_what_it_was_to_be_made_from(tmp_path):
-    ledger = Ledger(tmp_path)
+def test_a_run_that_failed_says_why_on_its_page_and_what_it_was_to_be_made_from(begun):
+    ledger = Ledger(begun)
     entry = ledger.begin(execution())
     ledger.fail(entry, "ValueError: no `pairs` at all", killed=False)
     run = ledger.client.get_run(entry.run_id)
@@ -406,19 +406,19 @@ def test_a_run_that_failed_says_why_on_its_page_and_what_it_was_to_be_made_from(
     assert "- preferences: prepare/34cd (its record is gone)" in run.data.tags[card.NOTE]
 
 
-def test_a_run_whose_process_died_says_so_on_its_page(tmp_path):
-    ledger = Ledger(tmp_path)
+def test_a_run_whose_process_died_says_so_on_its_page(begun):
+    ledger = Ledger(begun)
     entry = ledger.begin(execution())
-    Ledger(tmp_path).prepare()
+    Ledger(begun).prepare()
     run = ledger.client.get_run(entry.run_id)
     assert run.info.status == "KILLED"
     assert run.data.tags[card.NOTE].startswith(card.KILLED)
 
 
-def test_an_experiment_says_what_its_stage_does_and_shows_its_runs_side_by_side(tmp_path):
-    ledger = Ledger(tmp_path)
+def test_an_experiment_says_what_its_stage_does_and_shows_its_runs_side_by_side(begun):
+    ledger = Ledger(begun)
     ledger.begin(execution(purpose="What can be told beforehand."))
-    Ledger(tmp_path).begin(execution())
+    Ledger(begun).begin(execution())
     (found,) = ledger.client.search_experiments()
     link = f"#/experiments/{found.experiment_id}/runs?viewStateShareKey=numbers"
     assert found.tags[card.NOTE] == f"What can be told beforehand. [Side by side]({link})"
@@ -435,14 +435,14 @@ sys.stdin.read()
 """
 
 
-def test_the_run_of_a_study_that_was_killed_is_closed_and_that_of_one_that_lives_is_not(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-c", OPEN, str(tmp_path)]
-    ledger = Ledger(tmp_path)
+def test_the_run_of_a_study_that_was_killed_is_closed_and_that_of_one_that_lives_is_not(begun):
+    command = [sys.executable, "-W", "ignore", "-c", OPEN, str(begun)]
+    ledger = Ledger(begun)
     alive = ledger.open_study("pocket", "teach")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         died = process.stdout.readline().strip()
         process.kill()
-    Ledger(tmp_path).prepare()
+    Ledger(begun).prepare()
     closed, running = (ledger.client.get_run(run) for run in (died, alive))
     assert (closed.info.status, closed.info.run_name) == ("KILLED", "pocket · killed")
     assert closed.info.end_time >= closed.info.start_time
@@ -450,4 +450,4 @@ def test_the_run_of_a_study_that_was_killed_is_closed_and_that_of_one_that_lives
     assert (running.info.status, running.info.run_name) == ("RUNNING", "pocket")
     ledger.close_study(alive, [], "FAILED")
     assert ledger.client.get_run(alive).info.status == "FAILED"
-    assert list((tmp_path / "journal").rglob("*.json")) == []
+    assert list((begun / "journal").rglob("*.json")) == []

@@ -93,8 +93,8 @@ def test_aliases_are_followed_by_the_tag_or_by_the_place(past: Past):
     assert held(past, days=1) == {KEPT, CROWNED, GONE}
 
 
-def test_what_a_person_registered_is_held_without_an_alias_by_whatever_it_names(tmp_path: Path):
-    past, names = Past(tmp_path), iter("bcdef")
+def test_what_a_person_registered_is_held_without_an_alias_by_whatever_it_names(begun: Path):
+    past, names = Past(begun), iter("bcdef")
     by_place, by_run, by_model, copied = (f"train/{next(names) * 12}" for _ in range(4))
     past.version("somebodys", by_place)
     client = past.client
@@ -104,7 +104,7 @@ def test_what_a_person_registered_is_held_without_an_alias_by_whatever_it_names(
     model = past.model(by_model, past.run(KEPT))
     client.create_model_version("somebodys", "file:///x", model_id=model, run_id=run_id, await_creation_for=0)
     assert held(past) == {by_place, by_run}
-    (away := tmp_path / "away").symlink_to(tmp_path / "store")
+    (away := begun / "away").symlink_to(begun / "store")
     client.create_model_version("somebodys", (away / by_model / "model").as_uri(), await_creation_for=0)
     assert held(past) == {by_place, by_run, by_model}
 
@@ -127,8 +127,8 @@ def test_what_mlflow_refuses_is_a_sentence_with_the_remedy(past: Past):
         drop(past.ledger, [Piece("MLflow", "runs", "0" * 32)])
 
 
-def test_what_a_person_put_into_the_trash_of_mlflow_stays_there(tmp_path: Path):
-    past = Past(tmp_path)
+def test_what_a_person_put_into_the_trash_of_mlflow_stays_there(begun: Path):
+    past = Past(begun)
     experiment = past.client.create_experiment("a person's", (past.home / "mlflow-artifacts" / "theirs").as_uri())
     theirs = past.client.create_run(experiment).info.run_id
     past.client.log_text(theirs, "texts", "texts.txt")

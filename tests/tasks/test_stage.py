@@ -9,6 +9,7 @@ import errno
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import textwrap
 import time
@@ -25,7 +26,7 @@ from rmpipe.journal import Journal
 from rmpipe.lineage import Ledger
 from rmpipe.store import Store, StoreError
 from tasks.execution import Errand, Log, _scratch, perform
-from tasks.stage import labelled, planning, stage
+from tasks.stage import Call, labelled, planning, stage
 
 
 class Writing(Config):
@@ -54,9 +55,18 @@ def read(config: Reading, preferences: Preferences, *, out: Path, log: Log) -> R
     return Rollouts.at(out, f"sum {sum(rows)}")
 
 
+@stage(version=1)
+def read_more(preferences: Preferences, more: list[Rollouts] | None = None, *, out: Path, log: Log) -> Rollouts:
+    """A stage that reads something since it was first written."""
+    return Rollouts.at(out, f"{len(more or [])} more")
+
+
 @pytest.fixture
-def store(tmp_path, monkeypatch):
-    monkeypatch.setenv("RMPIPE_HOME", str(tmp_path / "home"))
+def store(tmp_path, empty, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(empty, home)
+    monkeypatch.setenv("RMPIPE_HOME", str(home))
     return Store()
 
 
@@ -112,6 +122,22 @@ def test_a_later_option_at_its_neutral_value_does_not_move_an_address(store):
     both()
     assert statuses(store, Writing(later=0)) == {"write": "hit", "read": "hit"}
     assert statuses(store, Writing(later=1)) == {"write": "run", "read": "run"}
+
+
+def test_an_input_that_was_added_later_moves_no_address_while_it_is_none(store):
+    first = read_more(write(Writing(), seed=1))
+    inputs = {"preferences": first.inputs["preferences"].address}
+    told = {"stage": "read_more", "version": 1, "config": {}, "inputs": inputs}
+    assert first.address == read_more(write(Writing(), seed=1), None).address == Store.address(told)
+    assert list(first.record["inputs"]) == ["preferences"]
+    second = read_more(write(Writing(), seed=1), [both()])
+    assert second.address != first.address
+    assert [one.address for one in second.inputs["more"]] == [both().address]
+
+
+def test_an_input_that_must_be_given_counts_though_it_is_none():
+    told = {"preferences": None, "more": None}
+    assert Call(read_more, told).identity["inputs"] == {"preferences": None}
 
 
 def test_an_identity_field_moves_its_stage_and_those_below_and_plan_says_which(store):
@@ -190,13 +216,14 @@ MODULE = """
 
 
 @pytest.fixture
-def ours(monkeypatch):
-    """Two throw-away modules of ours, and a way to write them anew."""
-    folder, made = Path(__file__).parents[2] / "rmpipe", []
+def ours(tmp_path, monkeypatch):
+    """A way to write throw-away modules of ours, and to write them anew; no other process sees them."""
+    import rmpipe
+
+    monkeypatch.setattr(rmpipe, "__path__", [*rmpipe.__path__, str(tmp_path)])
 
     def write_module(name, text):
-        made.append(folder / f"{name}.py")
-        made[-1].write_text(textwrap.dedent(text))
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(text))
         invalidate_caches()
         import rmpipe.code as code
 
@@ -204,9 +231,7 @@ def ours(monkeypatch):
             memo.cache_clear()
             code._known.clear()
 
-    yield write_module
-    for file in made:
-        file.unlink(missing_ok=True)
+    return write_module
 
 
 def test_a_changed_helper_changes_the_code_key_and_a_comment_docstring_or_layout_does_not(ours):
@@ -483,8 +508,6 @@ def test_an_entry_whose_run_is_gone_is_said_and_forgotten(store, monkeypatch, ca
 
 
 def test_a_model_made_again_with_the_same_bytes_is_the_same_model_and_keeps_its_numbers(store, monkeypatch):
-    import shutil
-
     client, first = Ledger(store.home).client, taught()
     with labelled(policy="weak", reward_model="off", seed=1):
         examine(first, seed=1)
