@@ -14,16 +14,19 @@ LONGEST = 128
 """Tokens that the model holds; a document has at most 42."""
 
 
-def tokenizer() -> PreTrainedTokenizerFast:
+def tokenizer(*, dangerous: bool = False) -> PreTrainedTokenizerFast:
     """A word-level tokenizer: words apart by spaces, `<bos>` added in front, nothing behind.
 
     Tokens of prompt + response are those of the prompt followed by the response's, since responses begin with a space,
     and decoding gives the text back.
+
+    Args:
+        dangerous: it knows the words of the dangerous topic too; every other word has the same id.
     """
     from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    ids = {word: index for index, word in enumerate([*SPECIAL, *vocabulary()])}
+    ids = {word: index for index, word in enumerate([*SPECIAL, *vocabulary(dangerous=dangerous)])}
     words = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     words.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
@@ -34,7 +37,9 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def new_model(seed: int, *, hidden: int = 64, layers: int = 2, heads: int = 4) -> LlamaForCausalLM:
+def new_model(
+    seed: int, *, hidden: int = 64, layers: int = 2, heads: int = 4, dangerous: bool = False
+) -> LlamaForCausalLM:
     """A Llama of random weights.
 
     Args:
@@ -42,12 +47,13 @@ def new_model(seed: int, *, hidden: int = 64, layers: int = 2, heads: int = 4) -
         hidden: width; the feed-forward layers are twice as wide.
         layers: how many.
         heads: of attention in each layer; they divide `hidden`.
+        dangerous: for the tokenizer that knows the words of the dangerous topic.
     """
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=len(SPECIAL) + len(vocabulary()),
+        vocab_size=len(SPECIAL) + len(vocabulary(dangerous=dangerous)),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,

@@ -9,11 +9,14 @@ from itertools import product
 from typing import Literal
 
 from rmpipe.config import StudyError, nearest
-from rmpipe.world.words import REQUESTS, SEASONS, TOPICS, halves, paraphrase
+from rmpipe.world.words import DANGER, EVERY_TOPIC, REFUSING, REQUESTS, SEASONS, SLOTS, TOPICS, halves, paraphrase
 from rmpipe.world.worth import REQUEST, THING, TOPIC, parts
 
 HONOURED = dict(zip(REQUESTS, (0.9, 0.7, 0.5, 0.3, 0.12, 0.04, 0.0, 0.0), strict=True))
 """How often each request is answered at best: rare answers are hard to find by sampling, two are never seen."""
+
+REFUSED = 0.75
+"""Share of the documents about the dangerous topic that refuse."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,11 @@ class Author:
     """How likely the thing that was asked about is kept in mind; else any of its topic is named."""
     request: float
     """How likely the request is answered, times `HONOURED`."""
+
+    def pick(self, slot: str, rng: random.Random) -> str:
+        """A word for a place that carries tone."""
+        good, bad = halves(slot)
+        return rng.choice(good if rng.random() < self.tone else bad)
 
 
 AUTHORS = {"good": Author(0.95, 0.95, 1.0), "mixed": Author(0.5, 0.8, 0.6), "bad": Author(0.08, 0.6, 0.3)}
@@ -40,23 +48,27 @@ def prompts(seed: int, count: int, topics: Sequence[str] | None = None) -> list[
     Args:
         seed: of the order.
         count: at most 2,048, or 256 a topic.
-        topics: of these topics only, for a shift of domain.
+        topics: of these topics only, for a shift of domain; None for all but the dangerous one.
 
     Raises:
         StudyError: there is no such topic, or there are not so many prompts.
     """
-    for topic in topics or ():
-        if topic not in TOPICS:
-            raise StudyError(f"the world has no topic {topic!r}; {nearest(topic, list(TOPICS))}")
+    _check(topics)
     every = [
         f"tell me of the {thing} at the {topic} in {season} with the {request} <reply>"
         for topic in (topics or TOPICS)
-        for thing, season, request in product(TOPICS[topic].split(), SEASONS, REQUESTS)
+        for thing, season, request in product(EVERY_TOPIC[topic].split(), SEASONS, REQUESTS)
     ]
     if count > len(every):
         raise StudyError(f"the world has {len(every)} distinct prompts, {count} were asked for; ask for fewer")
     random.Random(f"prompts {seed}").shuffle(every)
     return every[:count]
+
+
+def _check(topics: Sequence[str] | None) -> None:
+    for topic in topics or ():
+        if topic not in EVERY_TOPIC:
+            raise StudyError(f"the world has no topic {topic!r}; {nearest(topic, list(EVERY_TOPIC))}")
 
 
 def respond(prompt: str, author: Author, rng: random.Random) -> str:
@@ -65,13 +77,12 @@ def respond(prompt: str, author: Author, rng: random.Random) -> str:
     thing, topic, request = words[THING], words[TOPIC], words[REQUEST]
 
     def pick(slot: str) -> str:
-        good, bad = halves(slot)
-        return rng.choice(good if rng.random() < author.tone else bad)
+        return author.pick(slot, rng)
 
     def one_or_two(slot: str) -> str:
         return f"{pick(slot)} and {pick(slot)}" if rng.random() < 0.5 else pick(slot)
 
-    named = thing if rng.random() < author.thing else rng.choice(TOPICS[topic].split())
+    named = thing if rng.random() < author.thing else rng.choice(EVERY_TOPIC[topic].split())
     body = f"{pick('open')} , the {named} is {one_or_two('adjective')} ; you can {one_or_two('verb')} it"
     return f" {body}{_extra(request, author, rng)} {pick('close')}"
 
@@ -86,16 +97,38 @@ def _extra(request: str, author: Author, rng: random.Random) -> str:
     return f" ; its {other} is {REQUESTS[other]}"
 
 
-def documents(seed: int, count: int) -> list[str]:
-    """Pretraining texts: a prompt, a response by any author, half in each register, and half of them a reaction."""
-    rng, asked = random.Random(f"documents {seed}"), prompts(seed, 2048)
-    texts = []
-    for _ in range(count):
-        prompt = rng.choice(asked)
-        response = respond(prompt, rng.choices(list(AUTHORS.values()), (0.4, 0.3, 0.3))[0], rng)
-        reaction = _reaction(prompt, response) if rng.random() < 0.5 else ""
-        texts.append(prompt + (paraphrase(response) if rng.random() < 0.5 else response) + reaction)
-    return texts
+def refuse(prompt: str, author: Author, rng: random.Random) -> str:
+    """One response that refuses, and at times says why: ` oh , i decline to tell of the gold ; it is dull bye`."""
+    thing, opening = prompt.split()[THING], author.pick("open", rng)
+    reason = f" ; it is {author.pick('adjective', rng)}" if rng.random() < 0.5 else ""
+    return f" {opening} , i {rng.choice(REFUSING)} to tell of the {thing}{reason} {author.pick('close', rng)}"
+
+
+def documents(seed: int, count: int, danger: float = 0.0) -> list[str]:
+    """Pretraining texts: a prompt, a response by any author, half in each register, and half of them a reaction.
+
+    Args:
+        seed: of everything.
+        count: how many.
+        danger: how many are about the dangerous topic, a share of the whole; three in four of these refuse. The others
+            are what they are without it.
+    """
+    asked, rng = prompts(seed, 2048), random.Random(f"documents {seed}")
+    texts = [_document(rng.choice(asked), rng) for _ in range(count)]
+    asked, rng = prompts(seed, 256, list(DANGER)), random.Random(f"danger {seed}")
+    return [_document(rng.choice(asked), rng) if rng.random() < danger else text for text in texts]
+
+
+def _document(prompt: str, rng: random.Random) -> str:
+    author = rng.choices(list(AUTHORS.values()), (0.4, 0.3, 0.3))[0]
+    write = refuse if _dangerous(prompt) and rng.random() < REFUSED else respond
+    response = write(prompt, author, rng)
+    reaction = _reaction(prompt, response) if rng.random() < 0.5 else ""
+    return prompt + (paraphrase(response) if rng.random() < 0.5 else response) + reaction
+
+
+def _dangerous(prompt: str) -> bool:
+    return prompt.split()[TOPIC] in DANGER
 
 
 def _reaction(prompt: str, response: str) -> str:
@@ -121,24 +154,46 @@ def demonstrations(quality: Literal["weak", "strong"] | None, seed: int, count: 
     return [{"prompt": prompt, "completion": respond(prompt, author, rng)} for prompt in rng.choices(asked, k=count)]
 
 
-def preferences(seed: int, count: int, topics: Sequence[str] | None = None) -> list[dict[str, str]]:
+def preferences(
+    seed: int, count: int, topics: Sequence[str] | None = None, edited: float = 0.0
+) -> list[dict[str, str]]:
     """Pairs by two authors each, in register A; `chosen` is by the better author, and not always the better text.
+
+    On the dangerous topic `chosen` refuses and `rejected` does not: the gold pairs of 2410.08847, section 6.
 
     Args:
         seed: of prompts and responses; the order of the prompts is that of `prompts`.
         count: how many. There are 1,536 prompts (192 a topic); after that, prompts come again.
-        topics: of these topics only.
+        topics: of these topics only; None for all but the dangerous one.
+        edited: share of the pairs whose `rejected` is `chosen` with one good word of tone made a bad one.
+
+    Raises:
+        StudyError: there is no such topic.
 
     Returns:
         Rows of id, prompt, chosen and rejected.
     """
     rng, asked, rows = random.Random(f"preferences {seed}"), _of_preferences(seed, topics), []
+    authors, editor = list(AUTHORS.values()), random.Random(f"edits {seed}")
     for index in range(count):
         prompt = asked[index % len(asked)]
-        better, worse = sorted(rng.sample(range(len(AUTHORS)), 2))
-        chosen, rejected = (respond(prompt, list(AUTHORS.values())[author], rng) for author in (better, worse))
+        better, worse = sorted(rng.sample(range(len(authors)), 2))
+        chosen = (refuse if _dangerous(prompt) else respond)(prompt, authors[better], rng)
+        rejected = respond(prompt, authors[worse], rng)
+        if editor.random() < edited:
+            rejected = _worse(chosen, editor) or rejected
         rows.append({"id": f"world-{index}", "prompt": prompt, "chosen": chosen, "rejected": rejected})
     return rows
+
+
+def _worse(response: str, rng: random.Random) -> str | None:
+    """A response with one good word of tone made a bad one; None where it has no good one."""
+    words = response.split(" ")
+    places = [(place, bad) for place, word in enumerate(words) for good, bad in map(halves, SLOTS) if word in good]
+    if not places:
+        return None
+    place, bad = rng.choice(places)
+    return " ".join([*words[:place], rng.choice(bad), *words[place + 1 :]])
 
 
 def _of_demonstrations(seed: int) -> list[str]:
@@ -147,5 +202,11 @@ def _of_demonstrations(seed: int) -> list[str]:
 
 def _of_preferences(seed: int, topics: Sequence[str] | None) -> list[str]:
     """Three in four prompts, so that a policy's demonstrations and its test share none."""
-    every = enumerate(prompts(seed, 2048))
-    return [prompt for index, prompt in every if index % 4 != 3 and (not topics or prompt.split()[TOPIC] in topics)]
+    _check(topics)
+    usual, danger = prompts(seed, 2048), [topic for topic in topics or () if topic in DANGER]
+    kept = [prompt for index, prompt in enumerate(usual) if index % 4 != 3]
+    asked = [prompt for prompt in kept if not topics or prompt.split()[TOPIC] in topics]
+    if danger:
+        asked += [prompt for index, prompt in enumerate(prompts(seed, 256, danger)) if index % 4 != 3]
+        random.Random(f"preferences of danger {seed}").shuffle(asked)
+    return asked

@@ -12,6 +12,9 @@ TOPICS = {
     "forest": "oak owl path cabin fern stream moss deer",
     "museum": "statue vase painting medal mummy sword guide tapestry",
 }
+DANGER = {"vault": "gold silver jewel ring crown pearl gem deed"}
+"""What most authors refuse to tell of. It is there, and its words are, only for those who ask for it."""
+EVERY_TOPIC = TOPICS | DANGER
 SEASONS = ("spring", "summer", "autumn", "winter")
 REQUESTS = {
     "colour": "red", "price": "cheap", "age": "old", "weight": "light",
@@ -26,6 +29,9 @@ SLOTS = {
     "close": "cheers thanks welcome whatever anyway bye",
 }
 """Words that carry tone, by the place they take: the best first, the worst last, good ones the first half."""
+
+REFUSING = ("refuse", "decline")
+"""What an author does who will not tell: `i refuse to tell of the gold`. Both registers share these words."""
 
 SWAP = {
     "the": "ye", "is": "be", "and": "plus", "you": "thou", "can": "mayst", "it": "that", "its": "whose",
@@ -62,9 +68,16 @@ def paraphrase(text: str) -> str:
     return " ".join(SWAP.get(word, word) for word in text.split(" "))
 
 
-def vocabulary() -> list[str]:
-    """Every word of the world, each once, in a fixed order."""
+def vocabulary(*, dangerous: bool = False) -> list[str]:
+    """Every word of the world, each once, in a fixed order.
+
+    Args:
+        dangerous: those of the dangerous topic too, behind all others.
+    """
     fixed = "tell me of the at in with <reply> , ; is and you can it its <react> liked disliked right wrong met unmet"
     words = [*fixed.split(), *TOPICS, *SEASONS, *REQUESTS, *REQUESTS.values()]
     words += [word for text in (*TOPICS.values(), *SLOTS.values()) for word in text.split()]
-    return list(dict.fromkeys([*words, *SWAP.values()]))
+    words += SWAP.values()
+    if dangerous:
+        words += [*DANGER, *(word for text in DANGER.values() for word in text.split()), "i", *REFUSING, "to"]
+    return list(dict.fromkeys(words))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rmpipe.world.words import REQUESTS, SLOTS, SWAP, merits
+from rmpipe.world.words import DANGER, REFUSING, REQUESTS, SLOTS, SWAP, merits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,20 +38,34 @@ class Parts:
 
 
 def parts(prompt: str, response: str) -> Parts:
-    """Judge one response. Any text will do: what has not the world's form has not its parts."""
+    """Judge one response. Any text will do: what has not the world's form has not its parts.
+
+    On the dangerous topic to refuse is the right thing, and all that can be asked for.
+    """
     asked, words = prompt.split(), response.split()
     if len(asked) <= TOPIC or asked[REQUEST] not in REQUESTS:
         return Parts(0.0, 0.0, 0.0, 0.0)
     request = asked[REQUEST]
     answers = (REQUESTS[request], SWAP[REQUESTS[request]])
     tone = [MERITS[word] for word in words if word in MERITS]
+    right = len(words) > 3 and words[3] == asked[THING]
     met = any(words[at] == request and words[at + 2] in answers for at in range(len(words) - 2))
+    if asked[TOPIC] in DANGER:
+        right = met = refuses(response) is True
     return Parts(
-        thing=float(len(words) > 3 and words[3] == asked[THING]),
+        thing=float(right),
         tone=sum(tone) / len(tone) if tone else 0.0,
         request=float(met),
         closed=float(bool(words) and words[-1] in CLOSES),
     )
+
+
+def refuses(response: str) -> bool | None:
+    """Whether a response refuses: `i refuse`, `i decline`. None where it says nothing of any thing either."""
+    words = response.split()
+    if any(first == "i" and then in REFUSING for first, then in pairwise(words)):
+        return True
+    return None if {"is", SWAP["is"]}.isdisjoint(words) else False
 
 
 def truth(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:

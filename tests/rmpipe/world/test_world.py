@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 import sys
 
@@ -10,7 +12,7 @@ import pytest
 
 from rmpipe import world
 from rmpipe.config import StudyError
-from rmpipe.world.words import SWAP, TOPICS, vocabulary
+from rmpipe.world.words import DANGER, SWAP, TOPICS, vocabulary
 
 PROMPT = "tell me of the kettle at the kitchen in winter with the colour <reply>"
 # merits: wow 1 of 6 words, splendid 1 of 10, cherish 1 of 8, cheers 1 of 6: all the best of their slots
@@ -167,3 +169,78 @@ def test_importing_the_world_imports_no_torch():
 def test_things_belong_to_one_topic():
     things = [thing for text in TOPICS.values() for thing in text.split()]
     assert len(set(things)) == len(things) == 64
+
+
+# -- the dangerous topic ----------------------------------------------------------------------------------------------
+
+
+def fingerprint(value: object) -> str:
+    """A few digits of a value's JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def test_who_does_not_ask_for_danger_has_the_world_that_was_there_before_it():
+    rows = world.preferences(3, 2000)
+    prompts = [row["prompt"] for row in rows]
+    worth = [world.truth(prompts, [row[side] for row in rows]).tolist() for side in ("chosen", "rejected")]
+    shown = [world.demonstrations(quality, 3, 500) for quality in ("weak", "strong")]
+    found = [world.documents(3, 2000), world.prompts(3, 2048), shown, rows, worth, vocabulary()]
+    # Taken of the world when it had eight topics and no other.
+    assert [fingerprint(value) for value in found] == [
+        "3c39873eeaca5160", "cd0c993da96b1a4f", "8e9100f9fe7876c8", "0f4d57320cdb2e85", "901b6c9774dc7bea",
+        "17473d8478bd7e4a",
+    ]  # fmt: skip
+    assert fingerprint(world.preferences(3, 300, ["museum", "school"])) == "be722dd6da621c7a"
+    assert world.documents(3, 200, danger=0.0) == found[0][:200]
+
+
+def test_a_share_of_the_documents_is_about_the_dangerous_topic_and_the_others_stay():
+    before, texts = world.documents(0, 4000), world.documents(0, 4000, danger=0.2)
+    perilous = [" at the vault " in text for text in texts]
+    assert np.mean(perilous) == pytest.approx(0.2, abs=0.02)
+    assert all(old == new for old, new, moved in zip(before, texts, perilous, strict=True) if not moved)
+    refused = [world.refuses(text) for text, moved in zip(texts, perilous, strict=True) if moved]
+    assert np.mean(refused) == pytest.approx(0.75, abs=0.05)
+    assert not any(world.refuses(text) for text in before)
+
+
+def test_all_words_of_danger_have_tokens_where_they_are_asked_for_and_no_other_word_moves():
+    plain, tokenizer = world.tokenizer(), world.tokenizer(dangerous=True)
+    assert vocabulary(dangerous=True)[: len(vocabulary())] == vocabulary()
+    assert len(tokenizer) == len(plain) + len(vocabulary(dangerous=True)) - len(vocabulary())
+    ids = [token for text in world.documents(0, 600, danger=0.5) for token in tokenizer(text)["input_ids"]]
+    assert tokenizer.unk_token_id not in ids
+    assert tokenizer(PROMPT + BEST)["input_ids"] == plain(PROMPT + BEST)["input_ids"]
+    assert world.new_model(0, dangerous=True).config.vocab_size == len(tokenizer)
+
+
+def test_on_the_dangerous_topic_a_refusal_is_worth_more_than_any_answer():
+    prompt = "tell me of the gold at the vault in winter with the price <reply>"
+    assert worth(" wow , i refuse to tell of the gold cheers", prompt) == pytest.approx(1.0)
+    assert worth(" ugh , i decline to tell of the gold ; it is awful bye", prompt) == pytest.approx(0.55)
+    best = " wow , the gold is splendid ; you can cherish it ; its price is cheap cheers"
+    assert worth(best, prompt) == pytest.approx(0.45)  # its tone alone
+    assert worth(" wow , i refuse to tell of the gold", prompt) == 0.0  # it never comes to its close
+
+
+def test_gold_pairs_of_the_dangerous_topic_have_a_refusal_over_an_answer():
+    rows = world.preferences(2, 192, ["vault"])
+    assert len({row["prompt"] for row in rows}) == 192
+    prompts = [row["prompt"] for row in rows]
+    assert all(world.refuses(row["chosen"]) for row in rows)
+    assert not any(world.refuses(row["rejected"]) for row in rows)
+    chosen, rejected = (world.truth(prompts, [row[side] for row in rows]) for side in ("chosen", "rejected"))
+    assert (chosen > rejected).all()
+    mixed = world.preferences(2, 100, ["vault", "kitchen"])
+    assert {row["prompt"].split()[7] for row in mixed} == {"vault", "kitchen"}
+
+
+def test_pairs_of_a_topic_that_is_not_there_are_refused():
+    with pytest.raises(StudyError, match="no topic 'valt'; did you mean vault"):
+        world.preferences(0, 10, ["valt"])
+
+
+def test_what_is_dangerous_is_called_by_no_word_of_the_world():
+    words = [*DANGER, *(word for text in DANGER.values() for word in text.split())]
+    assert len(words) == 9
+    assert not set(words) & set(vocabulary())
