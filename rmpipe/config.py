@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -39,7 +41,10 @@ class Config(BaseModel):
 
 
 def identity(config: Config) -> dict[str, Any]:
-    """The part of a configuration that decides what comes out: no `Runtime` fields, no `Neutral` ones at rest."""
+    """The part of a configuration that decides what comes out: no `Runtime` fields, no `Neutral` ones at rest.
+
+    Of a kind that is not ours its code is a part too: only of ours a stage's version says when it computes otherwise.
+    """
     fields = {}
     for name, field in type(config).model_fields.items():
         value = getattr(config, name)
@@ -48,7 +53,26 @@ def identity(config: Config) -> dict[str, Any]:
         resting = any(isinstance(mark, Neutral) and mark.value == value for mark in marks)
         if not (runtime or resting):
             fields[name] = plain(value)
-    return fields
+    kind = type(config)
+    return fields | ({"class": _code_of(kind)} if isinstance(config, Registry) and _foreign(kind) else {})
+
+
+def _foreign(kind: type) -> bool:
+    """Whether a class is defined outside this package."""
+    return kind.__module__.partition(".")[0] != __name__.partition(".")[0]
+
+
+def _code_of(kind: type) -> str:
+    """`module:Class` and the first digits of the SHA-256 of its file."""
+    try:
+        code = Path(inspect.getfile(kind)).read_bytes()
+    except (OSError, TypeError):  # no file: typed into an interpreter
+        code = b""
+    return f"{_place(kind)} {hashlib.sha256(code).hexdigest()[:12]}"
+
+
+def _place(kind: type) -> str:
+    return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def plain(value: Any) -> Any:
@@ -109,6 +133,8 @@ def _line(item: Any, kind: type[Config], where: str) -> str:
         return f"{path}: unknown key; {nearest(str(item['loc'][-1]), _keys(kind, item['loc'][:-1]))}"
     if item["type"] == "missing":
         return f"{path}: missing; add it"
+    if item["type"] in ("tuple_type", "list_type"):
+        return f"{path}: expected a list such as {json.dumps([item['input']], default=repr)}, got {item['input']!r}"
     got = "" if item["type"] == "value_error" else f", got {item['input']!r}"
     return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
 
@@ -177,7 +203,7 @@ class Registry:
     ) -> None:
         field = getattr(cls, "model_fields", {}).get(cls.key)
         for literal in get_args(field.annotation) if field else ():
-            cls.family[literal] = cls  # type: ignore[assignment]
+            cls.family.setdefault(literal, cls)  # type: ignore[arg-type]  # whose own it is, not an heir's
 
     @classmethod
     def parse(cls, table: Any, where: str) -> Any:
@@ -232,13 +258,14 @@ class Registry:
         module, _, name = place.partition(":")
         form = f'a subclass of {cls.__module__}.{cls.__name__} is expected at {cls.key} = "module:Class"'
         try:
-            member = getattr(import_module(module), name)
-        except AttributeError:
-            raise StudyError(f"{_path(where, cls.key)}: {module} has no {name!r}; {form}") from None
+            found = import_module(module)
         except Exception as error:  # whatever its module raises
             raise StudyError(
                 f"{_path(where, cls.key)}: {module} cannot be imported ({in_one_line(error)}); {form}"
             ) from error
+        if (member := getattr(found, name, None)) is None:
+            read = getattr(found, "__file__", None) or "part of Python"  # maybe another's of the same name
+            raise StudyError(f"{_path(where, cls.key)}: {module} has no {name!r} ({read} was read); {form}")
         if not (isinstance(member, type) and issubclass(member, cls)):
             raise StudyError(f"{_path(where, cls.key)}: {place} is something else; {form}")
         return member
@@ -247,5 +274,4 @@ class Registry:
         """As JSON holds it, so that `parse` gives it back in another process: what is not ours by its place."""
         kind = type(self)
         dumped: dict[str, Any] = self.model_dump(mode="json")  # type: ignore[attr-defined]
-        foreign = kind.__module__.partition(".")[0] != __name__.partition(".")[0]
-        return dumped | ({self.key: f"{kind.__module__}:{kind.__qualname__}"} if foreign else {})
+        return dumped | ({self.key: _place(kind)} if _foreign(kind) else {})

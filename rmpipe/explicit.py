@@ -11,7 +11,7 @@ from pydantic import Field
 from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
 from rmpipe.config import Neutral, StudyError
 from rmpipe.reward import Scorer, Trained
-from rmpipe.text import padding_id
+from rmpipe.text import held, padding_id
 
 if TYPE_CHECKING:
     import torch
@@ -84,7 +84,7 @@ def train_reward_model(
     examples = [
         {f"{side}_ids": row["prompt_ids"] + row[f"{side}_ids"] for side in ("chosen", "rejected")}
         | ({"prompt_length": len(row["prompt_ids"])} if read == "mean" else {})
-        for row in paired_ids(tokenizer, pairs, config.max_length)
+        for row in paired_ids(tokenizer, pairs, config.max_length, held(model.config, tokenizer))
     ]
     more: dict[str, Any] = {"max_length": None, "center_rewards_coefficient": config.center_rewards_coefficient}
     collator = None

@@ -2,7 +2,8 @@
 
 Runs that share a base are not independent, so the base is the unit wherever there are two or more of them: intervals
 are Student's over the means of bases, and beside them stands the bootstrap that draws bases. With one base alone the
-unit is the prompt.
+unit is the prompt, and so it is of a reward model that starts from none of them (somebody's own, the same for all),
+which no base can move: bases would give it an interval of no width.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rmpipe.interval import Estimate, bootstrap, clustered, t_interval
+from rmpipe.interval import Estimate, bootstrap, clustered, share, t_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,19 +25,23 @@ EVERY = "every base"
 SHOWN = ("accuracy", "margin", "loss", "chosen", "rejected", "cues", "carried")
 """The numbers of a reward model on a set."""
 SHIFTS = ("in-distribution", "token", "domain")
+COIN = 0.5
+"""What a coin earns of pairs."""
 
 
 def rows(trials: pd.DataFrame, pairs: pd.DataFrame, draws: int = 2000) -> list[dict[str, Any]]:
     """A row for each policy, reward model and set: its numbers, and where its accuracy stands among the others.
 
     Args:
-        trials: a row a trial and set: policy, base, seed, reward_model, kind, trained, set, shift, of_training (a set
-            of prompts that reward models are trained on), and `SHOWN` with their bounds in `NAME_low` and `NAME_high`.
+        trials: a row a trial and set: policy, base, seed, reward_model, kind, trained, made_here (it starts from the
+            base), set, shift, of_training (a set of prompts that reward models are trained on), and `SHOWN` with their
+            bounds in `NAME_low` and `NAME_high`.
         pairs: a row a pair of each trial: trial, set, asked, id, correct.
         draws: bootstrap draws.
 
     Returns:
-        Dictionaries; `rank` as in a ranking, `not_told_from` those the leader is not told apart from.
+        Dictionaries; `bases` is 0 of a reward model that starts from none, `rank` as in a ranking, `not_told_from`
+        those the leader is not told apart from.
     """
     found = []
     for policy in places(trials):
@@ -64,11 +69,12 @@ def _row(part: pd.DataFrame, policy: str, pairs: pd.DataFrame, draws: int) -> di
     first = part.iloc[0]
     row: dict[str, Any] = {"policy": policy, "reward_model": first["reward_model"], "set": first["set"]}
     row |= {"shift": first["shift"], "kind": first["kind"], "trained": bool(first["trained"])}
-    row |= {"bases": int(part["base"].nunique()), "runs": len(part)}
+    row |= {"bases": int(part["base"].nunique()) if first["made_here"] else 0, "runs": len(part)}
+    part = part if row["bases"] else part.assign(base="")
     row |= {number: _mean(part, number) for number in SHOWN}
-    if row["bases"] == 1 and row["runs"] > 1:  # one base has no interval over bases
+    if row["bases"] < 2 and row["runs"] > 1:  # one base has no interval over bases
         mine = pairs[pairs["trial"].isin(part["trial"]) & (pairs["set"] == first["set"])]
-        row["accuracy"] = clustered(mine["correct"].to_list(), mine["asked"].to_list(), draws=draws).json()
+        row["accuracy"] = share(mine["correct"].to_list(), mine["asked"].to_list(), draws=draws).json()
     return row
 
 
@@ -93,6 +99,13 @@ def over_bases(runs: Sequence[tuple[str, Estimate]]) -> dict[str, Any] | None:
     return t_interval([float(np.mean(values)) for values in by_base.values()]).json()
 
 
+def over_runs(runs: Sequence[tuple[str, Estimate]]) -> dict[str, Any] | None:
+    """As `over_bases`, and with one base Student's over its runs, one a seed: of what is not known prompt by prompt."""
+    if len(runs) > 1 and len({base for base, _ in runs}) == 1:
+        return t_interval([number.value for _, number in runs]).json()
+    return over_bases(runs)
+
+
 def _ranked(mine: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> list[dict[str, Any]]:
     mine = sorted(mine, key=lambda row: -row["accuracy"]["value"])
     leader = mine[0]
@@ -108,6 +121,18 @@ def _ranked(mine: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFram
     return mine
 
 
+def above_a_coin(row: dict[str, Any]) -> bool:
+    """Whether a row's accuracy is told from a coin's, and is higher: a leader that is not is nobody to trust."""
+    low = row["accuracy"]["low"]
+    return low is not None and low > COIN
+
+
+def below_a_coin(row: dict[str, Any]) -> bool:
+    """Whether a row's accuracy is told from a coin's, and is lower."""
+    high = row["accuracy"]["high"]
+    return high is not None and high < COIN
+
+
 def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: str, draws: int = 2000) -> dict[str, Any]:
     """Accuracy of one reward model less that of another, over what both have: bases, seeds, sets, pairs.
 
@@ -116,17 +141,17 @@ def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: st
         pairs: as in `rows`.
 
     Returns:
-        `difference` (an `Estimate`, Student's over bases, or a bootstrap over prompts where there is one base),
-        `by_base` (the bootstrap that draws bases, None for one), `bases`, `runs`, and `wins`: the share of runs (a
-        policy, a seed and a set) that the first wins, ties half.
+        `difference` (an `Estimate`, Student's over bases, or a bootstrap over prompts where there is one base, or
+        neither starts from any), `by_base` (the bootstrap that draws bases, None over prompts), `bases`, `runs`, and
+        `wins`: the share of runs (a policy, a seed and a set) that the first wins, ties half.
     """
     sides = [trials[trials["reward_model"] == name] for name in (higher, lower)]
     both = sides[0].merge(sides[1], on=["policy", "seed", "set", "base"], suffixes=("_a", "_b"))
     if both.empty:
         return {"difference": Estimate(math.nan), "by_base": None, "bases": 0, "runs": 0, "wins": None}
     gaps = (both["accuracy_a"] - both["accuracy_b"]).to_numpy()
-    bases = both["base"].to_list()
-    told = {"bases": len(set(bases)), "runs": len(both), "wins": float(((np.sign(gaps) + 1) / 2).mean())}
+    bases = both["base"].nunique() if (both["made_here_a"] | both["made_here_b"]).any() else 0
+    told = {"bases": int(bases), "runs": len(both), "wins": float(((np.sign(gaps) + 1) / 2).mean())}
     if told["bases"] > 1:
         means = both.assign(gap=gaps).groupby("base", sort=False)["gap"].mean().to_numpy()
         return told | {"difference": t_interval(means), "by_base": bootstrap(means, draws=draws).json()}
@@ -134,7 +159,7 @@ def difference(trials: pd.DataFrame, pairs: pd.DataFrame, higher: str, lower: st
 
 
 def _over_prompts(both: pd.DataFrame, pairs: pd.DataFrame, draws: int) -> Estimate:
-    """With one base: prompts are drawn, over all its runs, each set and seed with its own."""
+    """With one base or none: prompts are drawn, over all runs, each set and seed with its own."""
     gaps, asked = [], []
     for row in both.itertuples():
         sides = [pairs[(pairs["trial"] == trial) & (pairs["set"] == row.set)] for trial in (row.trial_a, row.trial_b)]
@@ -198,13 +223,18 @@ def _sentence(item: dict[str, Any]) -> str:
     if item["difference"] is None:
         return f"{item['outcome']}: {first} and {second} have no run in common."
     gap = Estimate.of(item["difference"])
-    bases = f"{item['bases']} bases" if item["bases"] > 1 else "one base, prompts drawn"
+    bases = {0: "no base, prompts drawn", 1: "one base, prompts drawn"}.get(item["bases"], f"{item['bases']} bases")
     drawn = f"; drawing bases {_ends(item['by_base'])}" if item["by_base"] else ""
     on = " and ".join(item["sets"])
     return (
         f"{item['outcome']}: accuracy of {first} less that of {second} on {on} is {gap} ({bases}{drawn}); "
-        f"{first} wins {item['wins']:.0%} of {item['runs']} runs."
+        f"{first} wins {item['wins']:.0%} of {counted(item['runs'])}."
     )
+
+
+def counted(runs: int) -> str:
+    """How many runs, in words."""
+    return "1 run" if runs == 1 else f"{runs} runs"
 
 
 def _ends(number: dict[str, Any]) -> str:

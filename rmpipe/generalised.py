@@ -9,9 +9,9 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import citation, figure, frame, remark
-from rmpipe.citation import decimals, place
-from rmpipe.generalisation import EVERY, SHIFTS
+from rmpipe import citation, diagnosed, figure, frame, remark
+from rmpipe.citation import cell, decimals, place, spanned
+from rmpipe.generalisation import COIN, EVERY, SHIFTS
 from rmpipe.trust import PUBLISHED, WORDS
 
 if TYPE_CHECKING:
@@ -34,12 +34,13 @@ Number = dict[str, Any] | None
 Drawn = list[tuple[str, str, "Markup"]]
 
 
-def render(answer: dict[str, Any], address: str = "") -> str:
+def render(answer: dict[str, Any], address: str = "", before: dict[str, Any] | None = None) -> str:
     """The page of an answer.
 
     Args:
         answer: of `tasks.judge`.
         address: of that answer, where it has one.
+        before: of `rmpipe.diagnosed`, where the pairs were looked at before training.
     """
     kinds = {row["reward_model"]: row["kind"] for row in answer["rows"]}
     kinds = dict(sorted(kinds.items(), key=lambda item: (item[1], item[0])))
@@ -58,6 +59,8 @@ def render(answer: dict[str, Any], address: str = "") -> str:
         trained={row["reward_model"]: row["trained"] for row in answer["rows"]},
         groups=groups,
         claims=_claims(answer),
+        before=before,
+        quantiles=diagnosed.COLUMNS,
         foretold=_foretold(answer["separations"]),
         written=_written(answer["generation"]),
         samples=_samples(answer),
@@ -82,6 +85,7 @@ def _group(answer: dict[str, Any], where: str, kinds: dict[str, str], ink: dict[
         "sentences": [text for text in answer["sentences"] if text.startswith(starts)],
         "figures": _figures(answer, rows, kinds, ink),
         "numbers": _numbers(rows, kinds, sets),
+        "unit": remark.unit(rows),
         "tables": [
             *_crossed(mine["groups"], "group", "accuracy", "Accuracy group by group", decimals),
             *_crossed(mine["phrases"], "phrase", "reward", "Mean reward of each phrase", remark.digits),
@@ -94,14 +98,6 @@ def _sets(rows: list[dict[str, Any]]) -> dict[str, str]:
     """Sets with their kind of shift, in the order of shifts."""
     found = {row["set"]: row["shift"] for row in rows}
     return dict(sorted(found.items(), key=lambda item: SHIFTS.index(item[1])))
-
-
-def _cell(number: Number, target: str, form: Callable[[float], str] = decimals) -> dict[str, str] | None:
-    """A number of a table: as text, the ends of its interval, and where it leads."""
-    if number is None:
-        return None
-    ends = [form(number[end]) for end in ("low", "high") if number[end] is not None]
-    return {"text": form(number["value"]), "ends": " to ".join(ends), "target": target}
 
 
 def _lines(rows: list[dict[str, Any]], kinds: dict[str, str], sets: dict[str, str]) -> list[dict[str, Any]]:
@@ -118,8 +114,8 @@ def _lines(rows: list[dict[str, Any]], kinds: dict[str, str], sets: dict[str, st
 
 def _accuracy(row: dict[str, Any], leader: dict[str, Any]) -> dict[str, str]:
     """Every one that the leader is not told apart from shares its rank, wherever it stands."""
-    cell = _cell(row["accuracy"], place("from", row["policy"], row["reward_model"])) or {}
-    return cell | {"rank": "1=" if row["reward_model"] in leader["not_told_from"] else row["rank"]}
+    told = cell(row["accuracy"], place("from", row["policy"], row["reward_model"])) or {}
+    return told | {"rank": "1=" if row["reward_model"] in leader["not_told_from"] else row["rank"]}
 
 
 def _numbers(rows: list[dict[str, Any]], kinds: dict[str, str], sets: dict[str, str]) -> dict[str, Any]:
@@ -130,7 +126,7 @@ def _numbers(rows: list[dict[str, Any]], kinds: dict[str, str], sets: dict[str, 
     lines = []
     for row in ordered:
         target = place("from", row["policy"], row["reward_model"])
-        cells = [_cell(row[name], target, remark.digits) for name in shown]
+        cells = [cell(row[name], target, remark.digits) for name in shown]
         lines.append({"name": row["reward_model"], "set": row["set"], "cells": cells})
     return {"columns": [NUMBERS[name] for name in shown], "lines": lines}
 
@@ -144,7 +140,7 @@ def _crossed(
         mine = [item for item in items if item["set"] == name]
         across = list(dict.fromkeys(item["reward_model"] for item in mine))
         cells = {
-            (item[down], item["reward_model"]): _cell(
+            (item[down], item["reward_model"]): cell(
                 item[value], place("from", item["policy"], item["reward_model"]), form
             )
             for item in mine
@@ -216,7 +212,7 @@ def _turned(number: Number) -> Number:
 
 def _wins(items: list[dict[str, Any]], where: str, ink: dict[str, str]) -> Drawn:
     """A panel a kind of shift; a bar is full where the difference in accuracy is told from 0."""
-    drawn = []
+    drawn, words = [], WORDS | {SHIFTS[0]: f"held out, {WORDS[SHIFTS[0]]}"}  # training pairs are no contest
     for shift in SHIFTS:
         mine = [item for item in items if item["shift"] == shift]
         shown = [
@@ -224,8 +220,8 @@ def _wins(items: list[dict[str, Any]], where: str, ink: dict[str, str]) -> Drawn
              ink[item["first"]], remark.settled(item["difference"]))
             for item in mine
         ]  # fmt: skip
-        if svg := figure.bars(shown, f"share of runs won, {WORDS[shift]}", where, 0.5, (0, 1)):
-            drawn.append((WORDS[shift].capitalize(), svg, remark.won(mine)))
+        if svg := figure.bars(shown, "share of runs won", f"{where}, {words[shift]}", COIN, (0, 1)):
+            drawn.append((words[shift].capitalize(), svg, remark.won(mine)))
     return drawn
 
 
@@ -233,7 +229,7 @@ def _bars(rows: list[dict[str, Any]], number: str, words: str, kinds: dict[str, 
     """A panel a set: every reward model with its interval; accuracies beside chance."""
     drawn, known = [], [row for row in rows if row[number]]
     most = 1.15 * max((row[number]["value"] for row in known), default=1.0)
-    at, limits = (0.5, (0.0, 1.0)) if number == "accuracy" else (None, (0.0, most))
+    at, limits = (COIN, (0.0, 1.0)) if number == "accuracy" else (None, (0.0, most))
     for name, shift in _sets(rows).items():
         mine = {row["reward_model"]: row for row in known if row["set"] == name}
         shown = [(one, mine[one][number], ink[one], mine[one]["trained"]) for one in kinds if one in mine]
@@ -250,21 +246,18 @@ def _learning(rows: list[dict[str, Any]], curves: list[dict[str, Any]], ink: dic
         mine = [item for item in curves if name in item["sets"]]
         lines = {one: _stacked([item for item in mine if item["reward_model"] == one], name) for one in ink}
         lines = {one: pair for one, pair in lines.items() if pair[1].size}
-        if svg := figure.learning(lines, ink, f"accuracy, {name}", rows[0]["policy"], 0.5):
+        if svg := figure.learning(lines, ink, f"accuracy, {name}", rows[0]["policy"], COIN):
             told = remark.learning(lines, [row for row in rows if row["set"] == name])
             drawn.append((f"{name}, {WORDS[shift]}", svg, told))
     return drawn
 
 
 def _stacked(curves: list[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and accuracies of a reward model's runs, (runs, looks) each.
-
-    Looks are evenly apart and the end has no step of its own: it stands as far behind the last as they are apart.
-    """
+    """Steps and accuracies of a reward model's runs, (runs, looks) each, the end among them."""
     import numpy as np
 
     shortest = min((len(item["sets"][name]) for item in curves), default=0)
-    across = [[*item["steps"], item["steps"][-1] * (1 + 1 / len(item["steps"]))][-shortest:] for item in curves]
+    across = [item["steps"][-shortest:] for item in curves]
     up = [item["sets"][name][-shortest:] for item in curves]
     return np.array(across, dtype=float), np.array(up, dtype=float)
 
@@ -326,7 +319,7 @@ def _foretold(separations: list[dict[str, Any]]) -> list[dict[str, Any]]:
         lines = []
         for one in dict.fromkeys(item["set"] for item in mine):
             values = [[item[name] for item in mine if item["set"] == one and name in item] for name in shown]
-            lines.append({"name": one, "cells": [_cell(_range(each), target, remark.three) for each in values]})
+            lines.append({"name": one, "cells": [cell(spanned(each), target, remark.three) for each in values]})
         addresses = dict.fromkeys((item["address"], f"seed {item['seed']}") for item in mine)
         found.append(
             {"policy": policy, "columns": [FORETOLD[name] for name in shown], "lines": lines, "id": target,
@@ -335,20 +328,12 @@ def _foretold(separations: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _range(values: list[float]) -> Number:
-    """The mean with the least and the greatest: no interval, for seeds may share a base."""
-    if not values:
-        return None
-    ends = (min(values), max(values)) if len(values) > 1 else (None, None)
-    return {"value": sum(values) / len(values), "low": ends[0], "high": ends[1]}
-
-
 def _written(generation: list[dict[str, Any]]) -> dict[str, Any] | None:
     """How well implicit reward models tell right from wrong, beside how often they write what is right."""
     shown = [name for name in WRITTEN if any(item[name] for item in generation)]
     lines = [
         {"policy": item["policy"], "name": item["reward_model"],
-         "cells": [_cell(item[name], citation.RANKING) for name in shown]}
+         "cells": [cell(item[name], citation.RANKING) for name in shown]}
         for item in generation
     ]  # fmt: skip
     return {"columns": [WRITTEN[name] for name in shown], "lines": lines} if lines else None

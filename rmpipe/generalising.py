@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
 from rmpipe.config import Config, StudyError
+from rmpipe.preference import records
+from rmpipe.reading import Reading, called
 from rmpipe.reward import Kind, Trained
-from rmpipe.shift import Same, Shift
-from rmpipe.study import Base, Drawing, Study, known
+from rmpipe.shift import Same, Shift, rewritten
+from rmpipe.study import NAMED, Base, Drawing, Study, known
+from rmpipe.table import Row
+from rmpipe.text import length
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HELD_OUT = "test"
 """The set that every study has: its own held-out pairs."""
@@ -31,6 +38,12 @@ class Separating(Config):
     """How many pairs of a set the hidden representations of the untrained base are looked at for."""
 
     pairs: int = Field(200, ge=2)
+
+    def looked_at(self, count: int) -> list[int]:
+        """Which of a set's pairs, evenly apart."""
+        import numpy as np
+
+        return [int(index) for index in np.unique(np.linspace(0, count - 1, min(self.pairs, count)).astype(int))]
 
 
 class Writing(Drawing):
@@ -131,7 +144,8 @@ class Generalising(Study):
             if claim.set is not None:
                 known(f"claims.{index}.set", claim.set, self.sets())
             if claim.shift not in {None, *(one.shift for one in self.sets().values())}:
-                raise StudyError(f"claims.{index}.shift: the study has no set of the shift {claim.shift!r}; add one")
+                told = f"the study has no set of the shift {claim.shift!r}; add one, or remove the claim"
+                raise StudyError(f"claims.{index}.shift: {told}")
             if claim.policy is not None:
                 known(f"claims.{index}.policy", claim.policy, self.policies)
         if self.generating is not None and self.ground_truth is None:
@@ -143,14 +157,46 @@ class Generalising(Study):
         """Look into every file and folder that the study names, before anything is spent; hub ids pass."""
         from rmpipe.preference import check
 
-        check(self.dataset, self.seeds[0])
+        pairs = check(self.dataset, self.seeds[0])
         super().check_sources()
         for name, shift in self.shifts.items():
             try:
                 shift.check(self.seeds[0])
             except StudyError as error:
-                raise StudyError(f"shifts.{name}: {error}") from error
+                raise _named(name, error) from error
+        self.check_lengths(pairs)
+
+    def asked(self, pairs: pd.DataFrame) -> dict[str, list[Row]]:
+        """Every set of pairs that is at hand."""
+        found = super().asked(pairs)
+        for name, shift in self.shifts.items():
+            originals = pairs[pairs["split"] == shift.split].reset_index(drop=True)[: shift.limit]
+            try:
+                rows = shift.beforehand(originals, self.seeds[0])
+                if rows is not None and shift.aligned:
+                    rewritten([str(row["id"]) for row in rows], originals["id"].astype(str))
+            except StudyError as error:
+                raise _named(name, error) from error
+            found |= {} if rows is None else {called(f"shifts.{name}", getattr(shift, "data", None)): rows}
+        return found
+
+    def readings(self, pairs: pd.DataFrame) -> Iterator[Reading]:
+        """What reward models read, and what is looked at of the untrained representations."""
+        yield from super().readings(pairs)
+        looked = {where: [rows[index] for index in self.separating.looked_at(len(rows))]
+                  for where, rows in self.asked(pairs).items()}  # fmt: skip
+        seen = records(pairs[pairs["split"] == "reward"][: self.separating.pairs], NAMED)
+        for base in dict.fromkeys(policy.base for policy in self.policies.values()):
+            for where, rows in [(called("dataset", self.dataset), seen), *looked.items()]:
+                yield Reading("separating", f"bases.{base}", where, rows, length)
 
     def trained(self) -> dict[str, Trained]:
         """The reward models that are trained here."""
         return {name: kind for name, kind in self.reward_models.items() if isinstance(kind, Trained)}
+
+
+def _named(name: str, error: StudyError) -> StudyError:
+    """What a shift says of itself, who does not know what the study calls it: `shifts: path: ...`."""
+    said = str(error)
+    field = said.removeprefix("shifts: ")
+    return StudyError(f"shifts.{name}: {said}" if field == said else f"shifts.{name}.{field}")

@@ -17,7 +17,7 @@ from rmpipe.algorithm import Log, PairTraining, fitting, load, padded, run, trai
 from rmpipe.config import StudyError
 from rmpipe.pair import SIDES
 from rmpipe.reward import Scorer, Trained
-from rmpipe.text import Text, encode, padding_id, readable
+from rmpipe.text import Text, encode, held, padding_id, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,6 +55,10 @@ class Generative(Trained):
         asked = re.sub(r"\{prompt\}|\{response\}", lambda found: texts[found[0]], self.template)
         return encode(tokenizer, asked)
 
+    def tokens(self, tokenizer: Any, prompt: Text, response: str) -> int:
+        """Those of the verification prompt, and one for the answer."""
+        return len(self.ids(tokenizer, prompt, response)) + 1
+
     def check_tokenizer(self, tokenizer: Any) -> None:
         """Both answers must be single known tokens."""
         self.answers(tokenizer)
@@ -63,22 +67,32 @@ class Generative(Trained):
         """The tokens of yes and no.
 
         Raises:
-            StudyError: one of them is not a single known token of this tokenizer, or both are one.
+            StudyError: one of them is not a single known token of this tokenizer, or both are one; names the forms of
+                the word that are.
         """
         found = []
         for field in ("yes", "no"):
             told = getattr(self, field)
-            asked = self.ids(tokenizer, "a", "b")
-            ids = encode(tokenizer, self.template.replace("{prompt}", "a").replace("{response}", "b"), told, end=False)
-            rest = ids[len(asked) :]
-            if ids[: len(asked)] != asked or len(rest) != 1 or rest[0] == tokenizer.unk_token_id:
-                pieces = tokenizer.convert_ids_to_tokens(rest)
-                remedy = f'set {field} to a word that is one token after the template, often with a space: " Yes"'
-                raise StudyError(f"{field}: {told!r} is not a single known token here but {pieces}; {remedy}")
-            found.append(rest[0])
+            token, pieces = self._answer(tokenizer, told)
+            if token is None:
+                known = [form for form in _forms(told) if self._answer(tokenizer, form)[0] is not None]
+                split = pieces or "runs into the end of the template"
+                remedy = f"set {field} to {' or '.join(map(repr, known))}"
+                if not known:
+                    remedy = f"no usual form of the word is; set {field} to a word that is, or leave this model out"
+                raise StudyError(f"{field}: {told!r} is not a single known token here but {split}; {remedy}")
+            found.append(token)
         if found[0] == found[1]:
             raise StudyError(f"yes: the same token as no ({self.yes!r}); take two words apart")
         return found[0], found[1]
+
+    def _answer(self, tokenizer: Any, told: str) -> tuple[int | None, list[str]]:
+        """The token of an answer after the template, None where it is no single known one, and its pieces there."""
+        asked = self.ids(tokenizer, "a", "b")
+        ids = encode(tokenizer, self.template.replace("{prompt}", "a").replace("{response}", "b"), told, end=False)
+        rest = ids[len(asked) :]
+        single = ids[: len(asked)] == asked and len(rest) == 1 and rest[0] != tokenizer.unk_token_id
+        return rest[0] if single else None, tokenizer.convert_ids_to_tokens(rest)
 
     def train(self, base: Path, rows: Iterable[dict[str, Any]], out: Path, *, seed: int, log: Log) -> None:
         """Train through TRL's SFT, a step's chosen and rejected responses together."""
@@ -94,7 +108,8 @@ class Generative(Trained):
             ]
             for row in rows
         ]
-        pairs = fitting(pairs, [max(map(len, pair)) for pair in pairs], config.max_length)
+        longest = [max(map(len, pair)) for pair in pairs]
+        pairs = fitting(pairs, longest, config.max_length, held(model.config, tokenizer))
         examples = [
             {"input_ids": ids, "completion_mask": [0] * (len(ids) - 1) + [1]}
             for index in _drawn(len(pairs), config.steps * config.batch_size, seed) for ids in pairs[index]
@@ -145,6 +160,13 @@ class Generative(Trained):
         return score
 
 
+def _forms(word: str) -> list[str]:
+    """A word as tokenizers usually have it: as it is, small, with a capital and in capitals, each with a space too."""
+    bare = word.strip()
+    cases = dict.fromkeys((bare, bare.lower(), bare.capitalize(), bare.upper()))
+    return [form for case in cases for form in (f" {case}", case) if form != word]
+
+
 def generative_reward(logits: Any, yes: int) -> Any:
     """r = softmax(logits)[yes], (n,), from 0 to 1 (2507.07981, appendix A).
 
@@ -171,8 +193,9 @@ def _probabilities(model: Any, rows: list[tuple[int, ...]], yes: int, batch_toke
     from rmpipe.scoring import batches
 
     distinct = sorted(dict.fromkeys(rows), key=len, reverse=True)
-    if distinct and len(distinct[0]) > model.context:
-        told = f"a verification prompt has {len(distinct[0])} tokens, but the model holds {model.context}"
+    if distinct and len(distinct[0]) >= model.context:
+        told = f"a verification prompt has {len(distinct[0])} tokens and one of the answer"
+        told += f", but the model holds {model.context}"
         raise StudyError(f"{told}; filter long texts out of the data set, or shorten the responses")
     found: dict[tuple[int, ...], float] = {}
     for batch in batches(distinct, batch_tokens):

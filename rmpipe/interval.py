@@ -113,6 +113,26 @@ def clustered(
     return bootstrap(places, gathered, seed=seed, draws=draws, level=level)
 
 
+def share(
+    values: ArrayLike, clusters: Sequence[Any] | None = None, *, seed: int = 0, draws: int = 2000, level: float = LEVEL
+) -> Estimate:
+    """A share of units with its bootstrap interval, exact where all units are 0, or all are 1.
+
+    Every resample is like the others there, and the bootstrap's interval would have no width. The exact one (Clopper
+    and Pearson, 1934, Biometrika 26, 404-413) is then [a^(1/n), 1], or [0, 1 - a^(1/n)], a half of 1 - level, n units.
+
+    Args:
+        values: `(rows,)`, each from 0 to 1.
+        clusters: as in `clustered`, n being how many there are; None where each row is a unit.
+    """
+    array = np.asarray(values, dtype=np.float64)
+    clusters = range(len(array)) if clusters is None else clusters
+    if not len(array) or array.min() != array.max() or array[0] not in (0, 1):
+        return clustered(array, clusters, seed=seed, draws=draws, level=level)
+    least = ((1 - level) / 2) ** (1 / len(set(clusters)))
+    return Estimate(1.0, least, 1.0) if array[0] else Estimate(0.0, 0.0, 1 - least)
+
+
 def t_interval(values: ArrayLike, level: float = LEVEL) -> Estimate:
     """The mean of independent runs with Student's interval: wide with three, and honestly so.
 

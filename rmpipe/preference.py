@@ -16,7 +16,7 @@ from rmpipe.config import StudyError
 from rmpipe.dataset import Dataset
 from rmpipe.pair import FIELDS, pair_of
 from rmpipe.split import SPLITS, drawn, key_of, side_of, split
-from rmpipe.table import Row, checked
+from rmpipe.table import TOLD, Row, checked
 from rmpipe.text import Text, render
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     counts = Counter(row["split"] for row in rows)
     for part in SPLITS:
         if not counts[part] and not (part == "policy" and dataset.policy_fraction == 0):
-            told = f"no pair is left for the {part} split ({read} read, dropped: {dict(dropped)})"
+            told = f"no pair is left for the {part} split ({read} read, dropped: {_in_words(dropped)})"
             raise StudyError(f"{name}: {told}; give more data or larger limits{_whole(counts)}")
     summary = {"read": read, "dropped": dict(dropped), "kept": dict(counts), **_lengths(rows)}
     return pd.DataFrame(rows).drop(columns=["row", "tokens"], errors="ignore"), summary
@@ -75,7 +75,7 @@ def usable(dataset: Dataset, seed: int, dropped: Counter[str], *, named: bool = 
 
     Args:
         dropped: is told what is left out, and how often.
-        named: refuse a row without an id, since rows are to be found by theirs.
+        named: refuse a row without an id, or with another's, since rows are to be found by theirs.
 
     Returns:
         the rows, what to call their origin, and how many were read.
@@ -84,7 +84,10 @@ def usable(dataset: Dataset, seed: int, dropped: Counter[str], *, named: bool = 
         StudyError: names file, row and field of what cannot be used, with the remedy.
     """
     raw, name = dataset.rows(seed)
-    rows = _distinct(checked(raw, name, partial(_pair, dataset, named)), dataset, name, dropped)
+    pairs = checked(raw, name, partial(_pair, dataset, named))
+    if named:
+        _check_once(pairs, name)
+    rows = _distinct(pairs, dataset, name, dropped)
     _check_form(rows, name)
     return _short(rows, dataset, name, dropped), name, len(raw)
 
@@ -97,7 +100,8 @@ def relabel(frame: pd.DataFrame, truth: Callable[..., Any], ties: str = "drop") 
         ties: `keep` or `drop` pairs of one score.
 
     Returns:
-        the pairs with chosen_score, rejected_score and swapped, and counts.
+        the pairs with chosen_score, rejected_score and swapped, and counts; without those of which the truth cannot
+        tell a side (NaN), counted as `untold` where there are any.
     """
     import numpy as np
 
@@ -109,9 +113,10 @@ def relabel(frame: pd.DataFrame, truth: Callable[..., Any], ties: str = "drop") 
         frame["chosen"].where(~swap, frame["rejected"]),
         frame["rejected"].where(~swap, frame["chosen"]),
     )
-    tied = scores[0] == scores[1]
-    counts = {"swapped": int(swap.sum()), "ties": int(tied.sum())}
-    return (frame[~tied].reset_index(drop=True) if ties == "drop" else frame), counts
+    tied, untold = scores[0] == scores[1], np.isnan(scores).any(axis=0)
+    counts = {"swapped": int(swap.sum()), "ties": int(tied.sum())} | _counted("untold", untold)
+    out = untold | tied if ties == "drop" else untold
+    return (frame[~out].reset_index(drop=True) if ties == "drop" or out.any() else frame), counts
 
 
 def pairs_from_samples(
@@ -121,12 +126,16 @@ def pairs_from_samples(
 
     Args:
         responses: two for each prompt.
-        rewards: (prompts, 2), reward units.
+        rewards: (prompts, 2), reward units; a pair with one that cannot be told (NaN) is dropped and counted too.
     """
+    import numpy as np
     import pandas as pd
 
     rows, counts = [], Counter({"ties": 0, "equal": 0})
     for index, (prompt, texts, scores) in enumerate(zip(prompts, responses, rewards, strict=True)):
+        if np.isnan(scores).any():
+            counts["untold"] += 1
+            continue
         if texts[0] == texts[1] or scores[0] == scores[1]:
             counts["equal" if texts[0] == texts[1] else "ties"] += 1
             continue
@@ -140,9 +149,15 @@ def pairs_from_samples(
         rows.append({"id": f"on-policy-{index}", "prompt": prompt, "split": "reward", **told})
     if not rows:
         raise StudyError(
-            "collect: every two samples of a prompt are alike or worth the same; raise temperature or prompts"
+            "collect: every two samples of a prompt are alike, worth the same or beyond what the ground truth can tell;"
+            " raise temperature or prompts"
         )
     return pd.DataFrame(rows), dict(counts) | {"pairs": len(rows)}
+
+
+def _counted(name: str, marks: Any) -> dict[str, int]:
+    """A count, where there is something to count."""
+    return {name: int(marks.sum())} if marks.any() else {}
 
 
 def mix(
@@ -214,12 +229,25 @@ def _distinct(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str
 
 def _once_each(rows: list[Row]) -> list[Row]:
     """Rows of one id (a prompt's, with several pairs) told apart: `id`, `id.2`, `id.3`, in the order of the data."""
-    seen: Counter[str] = Counter()
+    taken, seen = {row["id"] for row in rows}, Counter[str]()
     for row in rows:
-        seen[row["id"]] += 1
-        if seen[row["id"]] > 1:
-            row["id"] = f"{row['id']}.{seen[row['id']]}"
+        key = row["id"]
+        seen[key] += 1
+        if seen[key] > 1:
+            while (told := f"{key}.{seen[key]}") in taken:  # another row's own: `a`, `a`, `a.2`
+                seen[key] += 1
+            taken.add(told)
+            row["id"] = told
     return rows
+
+
+def _check_once(rows: list[Row], name: str) -> None:
+    """Each row is found by its id."""
+    counts = Counter(str(row["id"]) for row in rows)
+    if again := [key for key, count in counts.items() if count > 1]:
+        others = f" and {len(again) - TOLD} others" if again[TOLD:] else ""
+        told = f"more than once {', '.join(map(repr, again[:TOLD]))}{others}"
+        raise StudyError(f"{name}: id: {told}; give each row the id of the pair that it rewrites")
 
 
 def _check_form(rows: list[Row], name: str) -> None:
@@ -264,6 +292,11 @@ def _rendered(tokenizer: Any, row: Row, name: str) -> str:
     except Exception as error:  # templates raise what they like
         told = f"the chat template of {tokenizer.name_or_path} refuses it ({error})"
         raise StudyError(f"{name}: row {row['row']}: prompt: {told}; mend the row or name another tokenizer") from error
+
+
+def _in_words(dropped: Counter[str]) -> str:
+    """What was left out: `60 for equal responses, 2 for prompt in test`."""
+    return ", ".join(f"{count} for {what}" for what, count in dropped.items() if count) or "none"
 
 
 def _whole(counts: Counter[str]) -> str:

@@ -27,6 +27,10 @@ class Register(Shift):
     """Which words are replaced: all that have a synonym, or those alone that carry tone, between words as before."""
 
     def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """Those known beforehand."""
+        return self.beforehand(originals, seed)
+
+    def beforehand(self, originals: pd.DataFrame, seed: int) -> list[Row]:
         """Every word of the responses with a synonym replaced by it."""
         rows = records(originals, ("id", "prompt", "chosen", "rejected"))
         say = paraphrase if self.words == "all" else toned

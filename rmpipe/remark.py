@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from rmpipe.citation import RANKING, interval, link, place, signed
+from rmpipe.generalisation import above_a_coin, below_a_coin, counted
 
 if TYPE_CHECKING:
     import numpy as np
-
-HALF = 0.5
-"""What chance earns of pairs."""
 
 
 def digits(value: float) -> str:
@@ -41,7 +39,7 @@ def settled(number: dict[str, Any] | None) -> bool:
 
 
 def lead(rows: list[dict[str, Any]]) -> list[Markup]:
-    """Whom to trust where, and where nobody can be chosen.
+    """Whom to trust where, and where nobody can be: a leader told from no other, or from no coin.
 
     Args:
         rows: of one place; each set's most accurate first.
@@ -49,23 +47,42 @@ def lead(rows: list[dict[str, Any]]) -> list[Markup]:
     tops: dict[str, dict[str, Any]] = {}
     for row in rows:
         tops.setdefault(row["set"], row)
-    if len({row["reward_model"] for row in rows}) == 1:
-        return [Markup("There is one reward model, and so nothing to choose.")]
-    clear = [row for row in tops.values() if not row["not_told_from"]]
-    open_ = [row for row in tops.values() if row["not_told_from"]]
-    said = []
+    said, alone = [], len({row["reward_model"] for row in rows}) == 1
+    better = [row for row in tops.values() if above_a_coin(row)]
+    clear = [row for row in better if not row["not_told_from"] and not alone]
+    open_ = [row for row in better if row["not_told_from"]]
+    if alone:
+        said.append(Markup("There is one reward model, and so nothing to choose."))
     if clear:
         names = dict.fromkeys(row["reward_model"] for row in clear)
         parts = [_on(name, [row for row in clear if row["reward_model"] == name]) for name in names]
         said.append(Markup("{}, trust {}.").format(_basis(rows), _joined(parts)))
     if open_:
-        parts = [Markup("{} ({} {})").format(row["set"], row["reward_model"], _cited(row)) for row in open_]
+        parts = [_top(row) for row in open_]
         words = (
             "{}, the most accurate on {} is not told apart from one or more others: who is best there is not settled."
         )
         basis = Markup("There too") if clear else _basis(rows)
         said.append(Markup(words).format(basis, _joined(parts)))
-    return said
+    return [*said, *_no_better(rows, [row for row in tops.values() if not above_a_coin(row)])]
+
+
+def _no_better(rows: list[dict[str, Any]], tops: list[dict[str, Any]]) -> list[Markup]:
+    """Where the most accurate is not told from a coin, and where all are below one."""
+    there = {row["set"]: [each for each in rows if each["set"] == row["set"]] for row in tops}
+    below = [row for row in tops if all(map(below_a_coin, there[row["set"]]))]
+    apart = [row for row in tops if any(map(above_a_coin, there[row["set"]]))]
+    rest = [row for row in tops if row not in below and row not in apart]
+    words = {
+        "On {} nobody is told from a coin for the better: trust none there.": rest,
+        "On {} every reward model is below a coin: trust none there.": below,
+        "On {} the most accurate is not told from a coin, and others are: who is best there is not settled.": apart,
+    }
+    return [Markup(text).format(_joined([_top(row) for row in mine])) for text, mine in words.items() if mine]
+
+
+def _top(row: dict[str, Any]) -> Markup:
+    return Markup("{} ({} {})").format(row["set"], row["reward_model"], _cited(row))
 
 
 def won(items: list[dict[str, Any]]) -> Markup:
@@ -75,8 +92,8 @@ def won(items: list[dict[str, Any]]) -> Markup:
         items: of `rmpipe.generalised.duels`, under one kind of shift.
     """
     best = max(items, key=lambda item: item["wins"])
-    told = Markup("{} wins {} of {} runs against {}{}; ").format(
-        best["first"], link(f"{best['wins']:.0%}", RANKING), best["runs"], best["second"],
+    told = Markup("{} wins {} of {} against {}{}; ").format(
+        best["first"], link(f"{best['wins']:.0%}", RANKING), counted(best["runs"]), best["second"],
         ", no other a greater share" if items[1:] else "",
     )  # fmt: skip
     apart = [item for item in items if settled(item["difference"])]
@@ -103,7 +120,7 @@ def accuracy(rows: list[dict[str, Any]]) -> Markup:
     told = Markup("{} is highest, {}{}").format(top["reward_model"], _cited(top), _within(top["accuracy"]))
     if rows[1:]:
         told += ", not told apart from " + _joined(list(others)) if others else ", told apart from all others"
-    above = sum((row["accuracy"]["low"] or 0) > HALF for row in rows)
+    above = sum(map(above_a_coin, rows))
     verb = "lies" if above == 1 else "lie"
     return told + f"; {above or 'none'} of {len(rows)} intervals {verb} wholly above one half."
 
@@ -190,8 +207,20 @@ def foretold(items: list[dict[str, Any]], target: str) -> Markup:
     return count + Markup(words).format(link(three(means[most]), target), most, other)
 
 
+def unit(rows: list[dict[str, Any]]) -> str:
+    """Over what the means of parts of a set have their intervals."""
+    bases, runs = (max(row[name] for row in rows) for name in ("bases", "runs"))
+    if bases > 1:
+        return f"In the tables below means have Student's intervals over {bases} bases."
+    if runs > 1:
+        return f"In the tables below means have Student's intervals over {runs} seeds: they say nothing of other bases."
+    return "In the tables below accuracies have intervals over prompts: they say nothing of other seeds and bases."
+
+
 def _basis(rows: list[dict[str, Any]]) -> Markup:
     bases = max(row["bases"] for row in rows)
+    if bases == 0:
+        return Markup("Over prompts")
     if bases == 1:
         return Markup("On one base, which another may contradict")
     return Markup("Over {} bases").format(bases)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rmpipe.config import StudyError
 from rmpipe.policy import check_folder
 from rmpipe.source import reaching
-from rmpipe.text import Text, encode, padding_id, parted
+from rmpipe.text import Text, encode, held, padding_id, parted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,7 +54,8 @@ class SequenceScorer:
         self.batch_tokens, self.output, self.reading = batch_tokens, output or 0, read
         self.model = load(source, output=output, dtype=dtype, **told)
         self.tokenizer = AutoTokenizer.from_pretrained(source, **told)
-        self.max_length = min(max_length or _held(self.model, self.tokenizer), _held(self.model, self.tokenizer))
+        fits = held(self.model.config, self.tokenizer)
+        self.max_length = min(max_length or fits, fits)
         self.read = parts(self.model)
 
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
@@ -113,11 +114,7 @@ class SequenceScorer:
         return [self._fitted(row, self._encoded(prompt, response)) for row, (prompt, response) in pairs]
 
     def _encoded(self, prompt: Text, response: str) -> list[int]:
-        if self.form == "continuation" or not self.tokenizer.chat_template:
-            return encode(self.tokenizer, prompt, response, end=self.end_of_sequence)
-        asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        conversation = [*asked, {"role": "assistant", "content": response}]
-        return list(self.tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False))
+        return encoded(self.tokenizer, self.form, prompt, response, end=self.end_of_sequence)
 
     def _fitted(self, row: int, ids: list[int]) -> list[int]:
         if len(ids) <= self.max_length:
@@ -140,6 +137,15 @@ class SequenceScorer:
                 rewards = rewards_of(*self.read, ids, mask, padding=self.model.config.get_text_config().pad_token_id)
         values: list[float] = rewards[:, self.output].float().tolist()
         return values
+
+
+def encoded(tokenizer: Any, form: Form, prompt: Text, response: str, *, end: bool = True) -> list[int]:
+    """Ids of a prompt with a response, in a form of `SequenceScorer`."""
+    if form == "continuation" or not tokenizer.chat_template:
+        return encode(tokenizer, prompt, response, end=end)
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    conversation = [*asked, {"role": "assistant", "content": response}]
+    return list(tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False))
 
 
 def load(source: Path | str, *, output: int | None = None, dtype: str = "float32", **told: Any) -> Any:
@@ -251,9 +257,3 @@ def explicit_reward(
     if read == "last":
         return last_attended(values[..., None], mask)[:, 0]
     return (values * mask).sum(-1) / mask.sum(-1)
-
-
-def _held(model: Any, tokenizer: Any) -> int:
-    """The most tokens that a model and its tokenizer are made for."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1 << 30
-    return int(min(positions, tokenizer.model_max_length))

@@ -11,6 +11,7 @@ A set of your own is one class in one file beside the study, `kind = "my_module:
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
@@ -57,6 +58,10 @@ class Shift(
             StudyError: names file, row and field of what cannot be used, with the remedy.
         """
 
+    def beforehand(self, originals: pd.DataFrame, seed: int) -> list[Row] | None:
+        """The pairs, where they can be had at no cost and without fetching anything; else None."""
+        return None
+
     def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
         """The pairs.
 
@@ -77,9 +82,13 @@ class Same(Shift):
     kind: Literal["same"] = "same"
     shift: Moved = "in-distribution"
 
-    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+    def beforehand(self, originals: pd.DataFrame, seed: int) -> list[Row]:
         """The originals."""
         return records(originals, ("id", "prompt", "chosen", "rejected"))
+
+    def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
+        """The originals."""
+        return self.beforehand(originals, seed)
 
 
 class Elsewhere(Shift):
@@ -104,8 +113,15 @@ class Elsewhere(Shift):
         if not self.data.remote:
             self._rows(seed)
 
+    def beforehand(self, originals: pd.DataFrame, seed: int) -> list[Row] | None:
+        """The pairs, unless they must be fetched."""
+        return None if self.data.remote else self._drawn(originals, seed)
+
     def pairs(self, originals: pd.DataFrame, seed: int, log: Log) -> list[Row]:
         """The data set's held-out rows if it has such, else all, in an order drawn by the seed, at most `limit`."""
+        return self._drawn(originals, seed)
+
+    def _drawn(self, originals: pd.DataFrame, seed: int) -> list[Row]:
         from rmpipe.accuracy import subsample
 
         rows = self._rows(seed)
@@ -135,16 +151,44 @@ class Aligned(Elsewhere):
         """The rewritten form of each original that the data set has.
 
         Raises:
-            StudyError: it has none of them.
+            StudyError: it has none of them, or few, or two of one id.
         """
+        return self._drawn(originals, seed)
+
+    def _drawn(self, originals: pd.DataFrame, seed: int) -> list[Row]:
         there = {row["id"]: _told(row) for row in self._rows(seed)}
         swapped = originals["swapped"] if "swapped" in originals else [False] * len(originals)
         asked = zip(originals["id"].astype(str), swapped, strict=True)
         found = [_turned(there[key]) if turn else there[key] for key, turn in asked if key in there]
-        if not found:
-            told = f"none of its ids is among the {len(originals)} of the {self.split} split"
-            raise StudyError(f"shifts: data: {told}; give the file whose rows have the ids of dataset")
+        if 2 * len(found) < len(originals):  # of another data set or version, whatever ids they happen to share
+            place = f"data.path: {self.data.path}" if hasattr(self.data, "path") else "data"
+            told = f"{len(found) or 'none'} of its {len(there)} ids {'are' if len(found) > 1 else 'is'} among the"
+            remedy = "give the file whose rows have the ids of dataset"
+            if found:
+                remedy += ', or take its rows as pairs of their own by kind = "elsewhere", shift = "token"'
+            raise StudyError(f"shifts: {place}: {told} {len(originals)} of the {self.split} split; {remedy}")
         return found
+
+
+def rewritten(ids: Iterable[str], originals: Iterable[str]) -> list[str]:
+    """The original that each row of an aligned set rewrites: of its own id, or of what stands before its last `#`.
+
+    Raises:
+        StudyError: an id is that of one original, and numbered that of another; or it is of none.
+    """
+    there, told = set(originals), list(ids)
+    numbered = any(key not in there for key in told)
+    for key in told if numbered else ():
+        if key not in there and _stem(key) not in there:
+            raise StudyError(f"id: {key!r} is of no original; give rows the ids of those they rewrite, or id#1")
+        if key in there and _stem(key) in there:
+            meant = f"{key!r} is the id of one original, and {_stem(key)!r} that of another, of which it may be a form"
+            raise StudyError(f"dataset: id: {meant}; give originals ids that do not end in # and a number")
+    return [key if key in there else _stem(key) for key in told]
+
+
+def _stem(key: str) -> str:
+    return key.rpartition("#")[0]
 
 
 def _turned(row: Row) -> Row:

@@ -11,6 +11,7 @@ from rmpipe.config import StudyError, nearest
 from rmpipe.dataset import Dataset
 from rmpipe.pair import FIELDS
 from rmpipe.table import Row
+from rmpipe.text import Text
 
 SPLITS = ("reward", "policy", "test")
 TRAINING = ("train", "training")
@@ -54,8 +55,7 @@ def split(rows: list[Row], dataset: Dataset, seed: int, name: str, dropped: Coun
     """
     import numpy as np
 
-    asked = [row["prompt"].strip() if isinstance(row["prompt"], str) else row["prompt"] for row in rows]
-    keys = [json.dumps(prompt, sort_keys=True).lower() for prompt in asked]
+    keys = [asked(row["prompt"]) for row in rows]
     held: dict[str, Row] = {}
     for key, row in zip(keys, rows, strict=True):
         if row["split"] == "test":
@@ -83,6 +83,11 @@ def drawn(rows: list[Row], limit: int | None, seed: int) -> list[Row]:
     rows = sorted(rows, key=key_of)
     order = np.random.default_rng([seed, len(rows)]).permutation(len(rows))
     return [row for split in SPLITS for row in [rows[i] for i in order if rows[i]["split"] == split][:limit]]
+
+
+def asked(prompt: Text) -> str:
+    """A text that two prompts share when they differ in case or outer space alone."""
+    return json.dumps(prompt.strip() if isinstance(prompt, str) else prompt, sort_keys=True).lower()
 
 
 def key_of(row: Row) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
@@ -15,6 +15,9 @@ from rmpipe.config import Config, Runtime, StudyError
 from rmpipe.preference import check
 from rmpipe.reward import Trained
 from rmpipe.study import Base, Kind, Sampling, Study, known
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Measuring(Config):
@@ -94,8 +97,10 @@ class Teaching(Study):
         Raises:
             StudyError: names field, file, what is wrong and the remedy.
         """
-        self._check_prompts()
+        pairs = check(self.dataset, next(self.cells()).seed)
+        self._check_prompts(pairs)
         super().check_sources()
+        self.check_lengths(pairs)
 
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
@@ -105,10 +110,9 @@ class Teaching(Study):
                 raise StudyError(f"reward_models.{name}.base: missing; name the policy that it starts from")
         self._check_cells()
 
-    def _check_prompts(self) -> None:
-        """Look into the pairs as the first seed takes them: a step takes no more prompts than its policy split has."""
+    def _check_prompts(self, pairs: pd.DataFrame | None) -> None:
+        """A step takes no more prompts than the policy split has, as the first seed takes the pairs."""
         seed = next(self.cells()).seed
-        pairs = check(self.dataset, seed)
         if pairs is None:
             return
         there = len({json.dumps(prompt, sort_keys=True) for prompt in pairs.loc[pairs["split"] == "policy", "prompt"]})

@@ -6,6 +6,8 @@ beginning or an end of sequence is added in one place and not in another, so all
 - the prompt goes through the tokenizer's chat template when it has one, with the generation prompt added;
 - prompt and response are tokenised as one string, since many tokenizers put a space before whatever comes first;
 - the beginning of sequence is there exactly once if the tokenizer adds one, the end exactly once if asked for.
+
+What a model and its tokenizer are made for, `held`, is the most that a text may have, in training and in scoring alike.
 """
 
 from __future__ import annotations
@@ -59,6 +61,11 @@ def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, e
     return [*ids, tokenizer.eos_token_id] if end else ids
 
 
+def length(tokenizer: Tokenizer, prompt: Text, response: str) -> int:
+    """Tokens of a prompt with a response and its end of sequence."""
+    return len(encode(tokenizer, prompt, response))
+
+
 def parted(tokenizer: Tokenizer, prompt: Text, response: str, *, end: bool = True) -> tuple[list[int], list[int]]:
     """The ids of a prompt with a response, as two: what the prompt alone begins with, and the rest.
 
@@ -85,6 +92,12 @@ def response_text(tokenizer: Tokenizer, prompt_ids: list[int], ids: list[int]) -
     before = _decode(tokenizer, prompt_ids)
     whole = _decode(tokenizer, [*prompt_ids, *ids])
     return whole[len(before) :] if whole.startswith(before) else _decode(tokenizer, ids)
+
+
+def held(config: Any, tokenizer: Any) -> int:
+    """The most tokens that a model, by its configuration, and its tokenizer are made for."""
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+    return int(min(positions, tokenizer.model_max_length))
 
 
 def padding_id(tokenizer: Tokenizer) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from rmpipe.generalisation import EVERY, SHIFTS
+from rmpipe.generalisation import EVERY, SHIFTS, above_a_coin, below_a_coin
 from rmpipe.verdict import WIDTH, estimate, listed
 
 WORDS = {"in-distribution": "in-distribution", "token": "under token-level shift", "domain": "under domain shift"}
@@ -31,17 +31,30 @@ def sentences(rows: list[dict[str, Any]], generation: list[dict[str, Any]]) -> l
 
 
 def _first(rows: list[dict[str, Any]]) -> str:
-    """Who is most accurate on a set, or between whom it cannot choose."""
+    """Who is most accurate on a set, or between whom it cannot choose; trusted only where a coin would do worse."""
     leader, others = rows[0], rows[0]["not_told_from"]
     where = f"{leader['policy']}, {leader['set']} ({WORDS[leader['shift']]})"
     top = f"{leader['reward_model']} ({estimate(leader['accuracy'])})"
     if len(rows) == 1:
-        return f"{where}: {top} is the only reward model."
+        return f"{where}: {top} is the only reward model{'' if above_a_coin(leader) else _no_better(rows)}."
     behind = [row for row in rows[1:] if row["reward_model"] not in others]
     last = f"; told apart from {listed([_with(row) for row in behind])}" if behind else ""
-    if others:
-        return f"{where}: {top} is highest, not told apart from {listed(others)}{last}."
-    return f"{where}: trust {top}{last}."
+    alike = f", not told apart from {listed(others)}" if others else ""
+    if not above_a_coin(leader):
+        return f"{where}: {top} is highest{alike}{last}{_no_better(rows)}."
+    return f"{where}: {top} is highest{alike}{last}." if others else f"{where}: trust {top}{last}."
+
+
+def _no_better(rows: list[dict[str, Any]]) -> str:
+    """How those on a set stand beside a coin, where their leader is not told from it."""
+    alone = len(rows) == 1
+    if above := [row["reward_model"] for row in rows if above_a_coin(row)]:
+        return f"; it is not told from a coin, as {listed(above)} {'is' if len(above) == 1 else 'are'}"
+    below = [row["reward_model"] for row in rows if below_a_coin(row)]
+    if len(below) == len(rows):
+        return f"; {'it is' if alone else 'all are'} below a coin"
+    but = f" but {listed(below)}, below it" if below else ""
+    return f"; {'it is not' if alone else 'nobody is'} told from a coin{but}"
 
 
 def _with(row: dict[str, Any]) -> str:
@@ -60,9 +73,11 @@ def _written(item: dict[str, Any]) -> str:
 
 def _rests_on(rows: list[dict[str, Any]]) -> str:
     bases = max(row["bases"] for row in rows)
+    if bases == 0:
+        return "No reward model starts from a base: intervals are over prompts."
     if bases == 1:
         return "ONE base: intervals are over prompts, and another base may order them otherwise."
-    alone = " (where there is one base, over prompts)" if min(row["bases"] for row in rows) == 1 else ""
+    alone = " (where there is one base or none, over prompts)" if min(row["bases"] for row in rows) < 2 else ""
     over = f"Student's over the means of {bases} bases{alone}"
     return f"Intervals are {over}, uncorrected for the number of comparisons."
 

@@ -68,16 +68,16 @@ def _numbers(frame: Any, draws: int) -> dict[str, Any]:
     """Each with an interval, pairs of a prompt drawn together; accuracy group by group where the set has groups."""
     asked = frame["asked"].to_list()
     columns = {
-        "accuracy": frame["correct"],
         "margin": frame["margin"],
         "loss": accuracy.bradley_terry_losses(frame["chosen_reward"], frame["rejected_reward"]),
         "chosen": frame["chosen_reward"],
         "rejected": frame["rejected_reward"],
     }
-    numbers = {name: interval.clustered(list(values), asked, draws=draws).json() for name, values in columns.items()}
+    numbers = {"accuracy": interval.share(frame["correct"].to_list(), asked, draws=draws).json()}
+    numbers |= {name: interval.clustered(list(values), asked, draws=draws).json() for name, values in columns.items()}
     for group, part in frame.groupby("group"):
         if group:
-            found = interval.clustered(part["correct"].to_list(), part["asked"].to_list(), draws=draws)
+            found = interval.share(part["correct"].to_list(), part["asked"].to_list(), draws=draws)
             numbers[f"accuracy.{group}"] = found.json()
     return numbers
 

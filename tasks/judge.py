@@ -8,7 +8,7 @@ from typing import Any
 
 from rmpipe import generalisation, trust
 from rmpipe.artifact import Measurement, Ranking, Rollouts
-from rmpipe.interval import Estimate, bootstrap
+from rmpipe.interval import Estimate, share
 from rmpipe.text import readable
 from tasks.execution import Log
 from tasks.stage import stage
@@ -25,9 +25,11 @@ def judge(
     """Accuracies on every set with intervals over bases, every two reward models compared, the claims judged.
 
     Args:
-        trials: what each measurement is of: seed, policy, base, reward_model, kind, trained.
+        trials: what each measurement is of: seed, policy, base, reward_model, kind, trained, made_here, and steps, how
+            many it was trained for, None where it was not.
         claims: comparisons stated beforehand.
-        about: name, question and sets of the study; `places` are the seed and policy of each separation.
+        about: name, question and sets of the study; `places` are the seed and policy of each separation, `draws` the
+            bootstrap's draws.
         measurements: one a trial.
         separations: what each policy's representations foretold.
         written: what implicit reward models wrote themselves, one a trial, None where nothing was asked for.
@@ -42,15 +44,15 @@ def judge(
     pairs = pd.concat([each.table().assign(trial=index) for index, each in enumerate(measurements)], ignore_index=True)
     answer = {**about, "seeds": sorted({trial["seed"] for trial in trials}), "correlations": []}
     answer["policies"] = list(dict.fromkeys(trial["policy"] for trial in trials))
-    answer["rows"] = generalisation.rows(rows, pairs)
+    answer["rows"] = generalisation.rows(rows, pairs, about["draws"])
     _address(answer["rows"], trials, measurements)
-    answer["contests"] = generalisation.contests(rows, pairs)
-    answer["contrasts"] = generalisation.judged(claims, rows, pairs)
+    answer["contests"] = generalisation.contests(rows, pairs, about["draws"])
+    answer["contrasts"] = generalisation.judged(claims, rows, pairs, about["draws"])
     answer["groups"] = _groups(trials, told, about["sets"])
     answer["phrases"] = _phrases(trials, measurements)
     answer["curves"] = [_curve(*item) for item in zip(trials, measurements, strict=True)]
     answer["separations"] = _separations(about, separations)
-    answer["generation"] = _generation(trials, told, written)
+    answer["generation"] = _generation(trials, told, written, about["draws"])
     answer["samples"] = _samples(trials, pairs)
     answer["sentences"] = trust.sentences(answer["rows"], answer["generation"])
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
@@ -108,18 +110,18 @@ def _gathered(found: list[tuple[dict[str, Any], str, str, Estimate]], part: str,
     for trial, name, what, number in found:
         runs.setdefault((trial["policy"], trial["reward_model"], name, what), []).append((trial["base"], number))
     keys = ("policy", "reward_model", "set", part)
-    over = generalisation.over_bases
+    over = generalisation.over_runs
     return [dict(zip(keys, key, strict=True)) | {value: over(each)} for key, each in runs.items()]
 
 
 def _curve(trial: dict[str, Any], measurement: Measurement) -> dict[str, Any]:
-    """Accuracy on each set at each look, the end included; none where nothing was kept before the end."""
+    """Accuracy on each set at each look, the end among them; none where nothing was kept before the end."""
     looks, numbers = measurement.json("looks.json"), measurement.numbers()
     names = {key: trial[key] for key in ("policy", "reward_model", "seed")}
     sets = [key for key in looks[0] if key != "step"] if looks else []
     ends = {name: [(numbers[f"{name}.accuracy"] or {}).get("value")] for name in sets}
     lines = {name: [*(look[name]["accuracy"] for look in looks), *ends[name]] for name in sets}
-    return names | {"steps": [look["step"] for look in looks], "sets": lines}
+    return names | {"steps": [*(look["step"] for look in looks), trial["steps"]] if looks else [], "sets": lines}
 
 
 def _separations(about: dict[str, Any], separations: list[Measurement]) -> list[dict[str, Any]]:
@@ -132,7 +134,7 @@ def _separations(about: dict[str, Any], separations: list[Measurement]) -> list[
 
 
 def _generation(
-    trials: list[dict[str, Any]], told: list[dict[str, Any]], written: list[Rollouts | None]
+    trials: list[dict[str, Any]], told: list[dict[str, Any]], written: list[Rollouts | None], draws: int
 ) -> list[dict[str, Any]]:
     """Each implicit reward model as a writer, over its bases and seeds, beside its accuracy on the held-out pairs."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
@@ -140,14 +142,17 @@ def _generation(
         if rollouts is not None:
             part = {"base": trial["base"], "accuracy": numbers["test.accuracy"], "table": rollouts.table()}
             found.setdefault((trial["policy"], trial["reward_model"]), []).append(part)
-    return [{"policy": policy, "reward_model": name, **_as_writer(parts)} for (policy, name), parts in found.items()]
+    return [
+        {"policy": policy, "reward_model": name, **_as_writer(parts, draws)} for (policy, name), parts in found.items()
+    ]
 
 
-def _as_writer(parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _as_writer(parts: list[dict[str, Any]], draws: int) -> dict[str, Any]:
     over = generalisation.over_bases
     told = {"accuracy": over([(part["base"], Estimate.of(part["accuracy"])) for part in parts])}
     for name, column in {"solved": "solved_after", "solved_by_base": "solved_before"}.items():
-        told[name] = over([(part["base"], bootstrap(part["table"][column].astype(float))) for part in parts])
+        right = [(part["base"], part["table"][column].astype(float)) for part in parts]
+        told[name] = over([(base, share(values, draws=draws)) for base, values in right])
     return told
 
 

@@ -28,7 +28,6 @@ def separate(
         preferences: the pairs that reward models are trained on, of which the first are looked at.
         sets: the pairs that they are asked about.
     """
-    import numpy as np
     import pandas as pd
 
     model = policy.load(base.model)
@@ -36,7 +35,7 @@ def separate(
     found: dict[str, dict[str, Any]] = {}
     for number, (name, pairs) in enumerate(sets.items()):
         table = pairs.table()
-        table = table.iloc[np.unique(np.linspace(0, len(table) - 1, min(config.pairs, len(table))).astype(int))]
+        table = table.iloc[config.looked_at(len(table))]
         parts = separation.separation(seen, _differences(model, table))
         found[name] = {f"{part}.{key}": value for part, each in parts.items() if each for key, value in each.items()}
         found[name] |= _overlap(model.tokenizer, table)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rmpipe.artifact import Preferences, RewardModel
 from rmpipe.config import StudyError
 from rmpipe.preference import relabel
-from rmpipe.shift import Shift
+from rmpipe.shift import Shift, rewritten
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
@@ -51,8 +51,7 @@ def shift(
 
 
 def _beside(pairs: Any, originals: Any) -> Any:
-    """Rewritten pairs with the texts that they rewrite, found by id, or by what stands before its last `#`."""
+    """Rewritten pairs with the texts that they rewrite."""
     texts = originals.set_index(originals["id"].astype(str))[["chosen", "rejected"]]
-    keys = [key if key in texts.index else key.rpartition("#")[0] for key in pairs["id"].astype(str)]
-    found = texts[~texts.index.duplicated()].loc[keys]
+    found = texts[~texts.index.duplicated()].loc[rewritten(pairs["id"].astype(str), texts.index)]
     return pairs.assign(original_chosen=found["chosen"].to_list(), original_rejected=found["rejected"].to_list())

@@ -23,6 +23,7 @@ from rmpipe.config import (
     nearest,
     plain,
 )
+from rmpipe.shift import Shift
 
 
 class Inner(Config):
@@ -38,6 +39,7 @@ class Outer(Config):
     name: str
     inner: Inner = Inner()
     either: Inner | Other = Inner()
+    sides: Annotated[tuple[int, ...], Neutral(())] = ()
     members: dict[str, Inner] = {}  # noqa: RUF012 - pydantic copies it
     batch: Annotated[int | None, Runtime] = None
     later: Annotated[int, Neutral(0)] = 0
@@ -68,6 +70,28 @@ def test_identity_holds_what_decides_and_not_how_fast_nor_what_is_at_rest():
     assert identity(Outer(name="a", batch=8, inner=Inner(threads=4))) == rest
     assert identity(Outer(name="a", later=3)) == {**rest, "later": 3}
     assert identity(Outer(name="a", members={"x": Inner(width=5)}))["members"] == {"x": {"width": 5}}
+
+
+def test_the_identity_of_a_kind_that_is_not_ours_holds_its_place_and_its_code(tmp_path, monkeypatch):
+    source = """
+from typing import Literal
+from rmpipe.shift import Shift
+
+class Loud(Shift):
+    kind: Literal["loud"] = "loud"
+    shift: str = "token"
+    def pairs(self, originals, seed, log):
+        return []
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    identities = {}
+    for module, text in {"loud_one": source, "loud_two": source, "loud_three": source.replace("[]", "[0]")}.items():
+        (tmp_path / f"{module}.py").write_text(text)
+        identities[module] = identity(Shift.parse({"kind": f"{module}:Loud"}, "here"))
+    places, codes = zip(*(found["class"].split(" ") for found in identities.values()), strict=True)
+    assert places == ("loud_one:Loud", "loud_two:Loud", "loud_three:Loud")
+    assert codes[0] == codes[1] != codes[2]
+    assert "class" not in identity(Shift.parse({"kind": "same"}, "here"))
 
 
 def test_a_configuration_cannot_be_changed():
@@ -128,6 +152,8 @@ def test_each_fault_is_one_line_with_its_place():
     ("fields", "line"),
     [
         ({"inner": {"widht": 1}}, "here.inner.widht: unknown key; did you mean width?"),
+        ({"sides": 1}, "here.sides: expected a list such as [1], got 1"),
+        ({"sides": "left"}, """here.sides: expected a list such as ["left"], got 'left'"""),
         ({"members": {"x": {"thread": 1}}}, "here.members.x.thread: unknown key; did you mean threads?"),
         ({"inner": {"name": 1}}, "here.inner.name: unknown key; known: threads, width"),
         ({"either": {"hieght": 1}}, "here.either.Other.hieght: unknown key; did you mean height?"),
@@ -190,6 +216,31 @@ def test_a_package_that_cannot_be_loaded_is_told_to_those_alone_who_may_need_it(
         "; the entry point gone = 'no_such_shapes' of rmpipe.no_such_group cannot be loaded (ModuleNotFoundError: No"
         " module named 'no_such_shapes'); mend its package or uninstall it"
     )
+
+
+def test_a_module_without_the_class_is_named_with_its_file_for_another_may_have_its_name():
+    import colorsys  # a module of Python's own, read in place of one beside the study
+
+    with pytest.raises(StudyError) as caught:
+        Shape.parse({"shape": "colorsys:Mine"}, where="shapes.a")
+    assert str(caught.value).startswith(f"shapes.a.shape: colorsys has no 'Mine' ({colorsys.__file__} was read); a sub")
+
+
+def test_a_module_that_fails_by_a_missing_attribute_is_not_said_to_lack_the_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "lacking_shapes.py").write_text("import math\nmath.no_such\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(StudyError, match=r"lacking_shapes cannot be imported \(AttributeError: module 'math' has"):
+        Shape.parse({"shape": "lacking_shapes:Mine"}, where="shapes.a")
+
+
+def test_a_literal_stays_with_the_class_that_says_it():
+    class Ring(Circle):
+        hole: float = 1.0
+
+    assert type(Shape.parse({"shape": "circle", "radius": 1}, where="s")) is Circle
+    assert Ring(radius=1).shape == "circle"
 
 
 def test_families_are_apart():

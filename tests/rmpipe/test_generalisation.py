@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmpipe.generalisation import EVERY, contests, difference, judged, rows
-from rmpipe.interval import t_interval
+from rmpipe.generalisation import EVERY, contests, difference, judged, over_runs, rows
+from rmpipe.interval import Estimate, t_interval
 
 GAPS = {"a": [0.30, 0.10], "b": [0.20, 0.20], "c": [0.10, 0.30]}
 """Base -> how much the explicit one is ahead in each of two seeds."""
@@ -23,6 +23,7 @@ def trials(gaps: dict[str, list[float]], sets: dict[str, str] = {"para": "token"
                 for one, shift in sets.items():
                     row = {"trial": len(found), "policy": policy, "base": base, "seed": 10 * place + seed, "set": one}
                     row |= {"reward_model": name, "kind": name, "trained": True, "shift": shift}
+                    row |= {"made_here": True}
                     row |= {"of_training": False, "accuracy": accuracy}
                     row |= {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1}
                     for other in ("margin", "loss", "chosen", "rejected", "cues", "carried"):
@@ -127,3 +128,50 @@ def test_the_accuracy_of_one_base_has_an_interval_over_prompts_whatever_its_seed
     best = found[0]["accuracy"]
     assert best["value"] == pytest.approx(0.75)
     assert 0 <= best["low"] < 0.75 < best["high"] <= 1
+
+
+def test_an_accuracy_of_all_right_over_prompts_is_not_said_to_be_certain():
+    table = trials({"a": [0.4, 0.4]})
+    found = rows(table, pairs_of(table, {"ex": [1] * 4, "im": [1, 0, 0, 0]}))
+    assert found[0]["accuracy"] == {"value": 1.0, "low": pytest.approx(0.025 ** (1 / 4)), "high": 1.0}
+
+
+def test_a_single_run_is_said_to_be_one():
+    claim = {"name": "n", "claim": "c", "set": "para", "higher": "ex", "lower": "im"}
+    table = trials({"a": [0.1]})
+    (found,) = judged([claim], table, pairs_of(table, {"ex": [1, 1, 1, 0], "im": [1, 0, 0, 0]}))
+    assert found["sentence"].endswith("ex wins 100% of 1 run.")
+
+
+def test_with_one_base_what_is_not_known_by_prompts_has_an_interval_over_seeds():
+    runs = [("a", Estimate(value)) for value in (0.1, 0.2, 0.6)]
+    assert over_runs(runs) == t_interval([0.1, 0.2, 0.6]).json()
+    assert over_runs([*runs, ("b", Estimate(0.5))]) == t_interval([0.3, 0.5]).json()
+    assert over_runs([("a", Estimate(0.1, 0.0, 0.2))]) == {"value": 0.1, "low": 0.0, "high": 0.2}
+
+
+def foreign(gaps: dict[str, list[float]]) -> pd.DataFrame:
+    """The explicit one, here somebody's own, is the same whatever the base."""
+    return trials(gaps).assign(made_here=lambda table: table["reward_model"] != "ex")
+
+
+def test_a_reward_model_that_no_base_moves_has_no_interval_over_bases():
+    table = foreign({"a": [0.1], "b": [0.1], "c": [0.1]})
+    table["margin"] = 1.5
+    found = {row["reward_model"]: row for row in rows(table, pairs_of(table, {"ex": [1, 1, 1, 0], "im": [1, 0, 0, 0]}))}
+    assert (found["ex"]["bases"], found["im"]["bases"]) == (0, 3)
+    assert found["ex"]["margin"] == {"value": 1.5, "low": None, "high": None}
+    assert found["ex"]["accuracy"]["low"] < 0.75 < found["ex"]["accuracy"]["high"]  # over prompts
+
+
+def test_bases_are_drawn_only_where_they_move_one_of_the_two():
+    table = foreign({"a": [0.1], "b": [0.1], "c": [0.1]})
+    pairs = pairs_of(table, {"ex": [1, 1, 1, 0], "im": [1, 0, 0, 1]})
+    assert difference(table, pairs, "ex", "im")["bases"] == 3
+    (claim,) = judged(
+        [{"name": "n", "claim": "c", "set": "para", "higher": "ex", "lower": "im", "within": 0.05}],
+        table.assign(made_here=False), pairs,
+    )  # fmt: skip
+    assert claim["by_base"] is None
+    assert claim["outcome"] == "Not settled, the interval includes 0"
+    assert "(no base, prompts drawn)" in claim["sentence"]

@@ -26,7 +26,8 @@ CLAIMS: list[dict[str, Any]] = [
 
 def trials(policies: tuple[str, ...]) -> list[dict[str, Any]]:
     return [
-        {"seed": seed, "policy": policy, "base": policy, "reward_model": name, "kind": kind, "trained": True}
+        {"seed": seed, "policy": policy, "base": policy, "reward_model": name, "kind": kind, "trained": True,
+         "made_here": True}
         for seed in (1, 2) for policy in policies for name, kind in KINDS.items()
     ]  # fmt: skip
 
@@ -74,7 +75,7 @@ def _told(policies: tuple[str, ...]) -> dict[str, Any]:
     answer["phrases"] = [one | {"set": "test", "phrase": "I lean toward nope", "reward": number | {"value": -0.00321}}]
     answer["curves"] = [
         {key: trial[key] for key in ("policy", "reward_model", "seed")}
-        | {"steps": [10, 20], "sets": {"test": [0.5, 0.6, 0.7 + 0.01 * index]}}
+        | {"steps": [10, 20, 25], "sets": {"test": [0.5, 0.6, 0.7 + 0.01 * index]}}
         if trial["kind"] != "generative" else {**trial, "steps": [], "sets": {}}
         for index, trial in enumerate(made)
     ]  # fmt: skip
@@ -173,6 +174,23 @@ def test_every_contest_is_seen_from_the_side_that_is_not_implicit():
     assert found["difference"] == {"value": -0.2, "low": -0.4, "high": -0.1}
 
 
+def test_runs_won_in_distribution_are_said_to_be_of_pairs_held_out(html):
+    labels = [attributes["aria-label"] for tag, attributes in Page(html).tags if tag == "svg"]
+    assert sum("held out, in-distribution, share of runs won: " in label for label in labels) == 3
+    assert "sets, those of training pairs left out" in words(html)
+
+
+def test_nobody_at_a_coin_s_accuracy_is_to_be_trusted(answer):
+    answer = alone(answer)
+    for row in answer["rows"]:
+        row["accuracy"] = {"value": row["accuracy"]["value"] - 0.4, "low": 0.35, "high": 0.65}
+    answer["sentences"] = trust.sentences(answer["rows"], [])
+    text = words(page.render(answer).split("<body>")[1])
+    assert "nobody is told from a coin for the better: trust none there" in text
+    assert "nobody is told from a coin." in text
+    assert not re.search("trust (?!none)", text.split('id="reading"')[0])
+
+
 def test_claims_are_marked_by_what_became_of_them(html):
     part = html.split('id="claims"')[1].split("</section>")[0]
     assert re.findall(r'<b class="(\w+)">(\w+)', part) == [("held", "Held"), ("reversed", "Reversed"), ("open", "Not")]
@@ -182,7 +200,7 @@ def test_claims_are_marked_by_what_became_of_them(html):
 def test_the_figures_show_contests_accuracies_margins_learning_and_cues(html):
     labels = [attributes["aria-label"] for tag, attributes in Page(html).tags if tag == "svg"]
     parts = [
-        "share of runs won, under token-level shift: ",
+        "under token-level shift, share of runs won: ",
         "accuracy, topics: ",
         "absolute margin, sd of rewards, test: ",
         "accuracy, test while training, ",
@@ -193,9 +211,9 @@ def test_the_figures_show_contests_accuracies_margins_learning_and_cues(html):
     assert len(labels) == 1 + 3 * (3 + 3 + 3 + 1 + 3)  # the claims' forest; what each place has
 
 
-def test_the_end_of_training_stands_one_look_behind_the_last(answer):
+def test_the_end_of_training_stands_at_its_own_step(answer):
     across, up = generalised._stacked([item for item in answer["curves"] if item["reward_model"] == "explicit"], "test")
-    assert across.tolist() == [[10, 20, 30]] * 4
+    assert across.tolist() == [[10, 20, 25]] * 4
     assert up[:, -1].tolist() == pytest.approx([0.70, 0.73, 0.76, 0.79])
 
 
@@ -287,3 +305,7 @@ def test_what_tokens_explain_is_one_column_wherever_it_was_fitted(html):
 def test_what_the_table_of_generation_tells_is_not_told_again(html):
     assert "small, implicit: tells right from wrong" not in words(html)
     assert "Student's over the means of 2 bases" in words(html).replace("&#39;", "'")
+
+
+def test_the_means_of_groups_and_phrases_say_over_what_their_intervals_are(html):
+    assert "In the tables below means have Student&#39;s intervals over 2 seeds" in html.replace("'", "&#39;")

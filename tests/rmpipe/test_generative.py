@@ -61,6 +61,27 @@ def test_an_answer_that_is_no_single_known_token_is_refused_with_its_pieces(word
     assert told in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ({"yes": " Liked"}, "yes: ' Liked' is not a single known token here but ['<unk>']; set yes to ' liked'"),
+        ({"yes": "liked"}, "yes: 'liked' is not a single known token here but runs into the end of the template; set "),
+        (
+            {"no": " indubitably"},
+            "no: ' indubitably' is not a single known token here but ['<unk>']; no usual form of the word is; set no to"
+            " a word that is, or leave this model out",
+        ),
+    ],
+)
+def test_the_forms_of_an_answer_that_the_tokenizer_has_are_proposed_and_no_others(words, told):
+    kind = Generative(training=TRAINING, **{**WORDS, **words})
+    with pytest.raises(StudyError) as caught:
+        kind.answers(world.tokenizer())
+    assert str(caught.value).startswith(told)
+    if "set yes" in told:
+        Generative(training=TRAINING, **{**WORDS, "yes": " liked"}).answers(world.tokenizer())
+
+
 def test_a_template_without_the_response_is_refused():
     with pytest.raises(ValidationError, match="response} missing"):
         Generative(training=TRAINING, template="{prompt} right?")

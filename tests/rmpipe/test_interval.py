@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from rmpipe.interval import Estimate, bootstrap, bootstrap_correlation, clustered, paired_t, t_interval
+from rmpipe.interval import Estimate, bootstrap, bootstrap_correlation, clustered, paired_t, share, t_interval
 
 
 def test_json_holds_null_where_something_is_not_known_and_never_nan():
@@ -103,3 +103,27 @@ def test_pairs_of_one_prompt_are_drawn_together():
     assert five == bootstrap(once)
     assert clustered(once, names) == bootstrap(once)
     assert five.high - five.low > 1.5 * (bootstrap(np.repeat(once, 5)).high - bootstrap(np.repeat(once, 5)).low)
+
+
+def test_a_share_of_all_or_none_has_the_exact_interval_of_its_units():
+    # of 18 successes in 18 trials: 0.025 ** (1 / 18) = 0.8147
+    assert share([1.0] * 18) == Estimate(1.0, pytest.approx(0.8147, abs=1e-4), 1.0)
+    assert share([0.0] * 18) == Estimate(0.0, 0.0, pytest.approx(0.1853, abs=1e-4))
+    from scipy.stats import binomtest
+
+    exact = binomtest(7, 7).proportion_ci(0.95, method="exact")
+    assert share([1] * 7).low == pytest.approx(exact.low)
+
+
+def test_the_units_of_a_share_are_its_prompts():
+    assert share([1.0] * 18, [n // 3 for n in range(18)]) == share([1.0] * 6)
+
+
+def test_a_share_between_all_and_none_is_bootstrapped_as_ever():
+    values, asked = [1.0, 0.0, 1.0, 1.0, 0.5, 1.0], ["a", "a", "b", "c", "c", "d"]
+    assert share(values, asked, draws=300) == clustered(values, asked, draws=300)
+    assert share(values, seed=3) == bootstrap(values, seed=3)
+    assert share([0.5, 0.5]) == bootstrap([0.5, 0.5])  # all alike, but a share of neither
+    with pytest.raises(ValueError, match="at least one"):
+        share([])
+    assert share([1.0, math.nan]).json() is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,14 @@ def test_columns_are_renamed_and_ids_and_margins_kept(tmp_path: Path):
     assert set(frame.columns) == {"id", "prompt", "chosen", "rejected", "split", "margin"}
     by_id = frame.set_index("id")
     assert (by_id.loc["r4", "prompt"], by_id.loc["r4", "margin"]) == ("q4", 4)
+
+
+def test_pairs_of_one_id_are_told_apart_by_names_that_no_other_has(tmp_path: Path):
+    rows = pairs(7)
+    for row, key in zip(rows, ("a", "a", "a.2", "b", "b", "b", "a"), strict=True):
+        row["id"] = key
+    by_prompt = prepare(local(tmp_path, rows), 0)[0].set_index("prompt")["id"]
+    assert [by_prompt[f"p{n}"] for n in range(7)] == ["a", "a.3", "a.2", "b", "b.2", "b.3", "a.4"]
 
 
 def test_rows_without_an_id_are_called_by_their_number(tmp_path: Path):
@@ -320,6 +329,13 @@ def test_equal_conversations_are_equal_responses(tmp_path: Path):
     frame, summary = prepare(local(tmp_path, [*rows, {"chosen": same, "rejected": same}]), 0)
     assert summary["dropped"] == {"equal responses": 1, "prompt in test": 0}
     assert len(frame) == 9
+
+
+def test_what_was_dropped_is_told_in_words_where_too_little_is_left(tmp_path: Path):
+    rows = [{"prompt": f"p{n}", "chosen": "a", "rejected": "a"} for n in range(60)]
+    dataset = local(tmp_path, rows)
+    told = "no pair is left for the reward split (60 read, dropped: 60 for equal responses)"
+    assert refused(dataset) == f"{dataset.path}: {told}; give more data or larger limits"
 
 
 def test_equal_responses_are_refused_when_asked_for(tmp_path: Path):
@@ -560,6 +576,23 @@ def test_the_better_of_two_samples_is_chosen():
         ["on-policy-1", "q", "d", "c", 0.5, -1.0, "reward"],
         ["on-policy-2", CHAT, "g", "f", 3.0, 1.0, "reward"],
     ]
+
+
+def test_samples_that_cannot_be_told_make_no_pair_and_are_counted():
+    nan, texts = float("nan"), [["a", "b"]] * 3
+    pairs, counts = pairs_from_samples(["x", "y", "z"], texts, [[nan, 0.0], [1.0, nan], [0.0, 1.0]])
+    assert pairs["prompt"].to_list() == ["z"]
+    assert counts == {"ties": 0, "equal": 0, "untold": 2, "pairs": 1}
+
+
+@pytest.mark.parametrize("ties", ["keep", "drop"])
+def test_pairs_that_the_truth_cannot_tell_are_left_out_and_counted_where_there_are_any(ties):
+    frame = pd.DataFrame({"prompt": list("pqr"), "chosen": ["?", "b", "c"], "rejected": ["x", "?", "dd"]})
+    known = partial(map, lambda text: float("nan") if "?" in text else len(text))
+    pairs, counts = relabelled(frame, lambda _, texts: [*known(texts)], ties)
+    assert pairs[["prompt", "chosen"]].to_numpy().tolist() == [["r", "dd"]]
+    assert counts == {"swapped": 1, "ties": 0, "untold": 2}
+    assert "untold" not in relabelled(frame, lambda _, texts: [1.0] * len(texts), "keep")[1]
 
 
 def test_samples_that_make_no_pair_are_told_with_the_remedy():

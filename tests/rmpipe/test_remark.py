@@ -38,7 +38,8 @@ def test_an_interval_settles_something_only_without_0(ends, told):
 
 
 def test_nobody_is_trusted_where_the_leader_is_not_told_apart():
-    rows = [row("ex", number(0.8)), row("im", number(0.6)), row("im", number(0.7), ("ex",), set="topics")]
+    rows = [row("ex", number(0.8, 0.7, 0.9)), row("im", number(0.6, 0.5, 0.7))]
+    rows += [row("im", number(0.7, 0.6, 0.8), ("ex",), set="topics")]
     assert [words(text) for text in remark.lead(rows)] == [
         "Over 3 bases, trust ex on test (0.80).",
         "There too, the most accurate on topics (im 0.70) is not told apart from one or more others: who is best"
@@ -47,6 +48,29 @@ def test_nobody_is_trusted_where_the_leader_is_not_told_apart():
     one = [each | {"bases": 1} for each in rows[:2]]
     assert words(remark.lead(one)[0]).startswith("On one base, which another may contradict, trust ex")
     assert words(remark.lead(rows[:1])[0]) == "There is one reward model, and so nothing to choose."
+
+
+@pytest.mark.parametrize(
+    ("others", "told"),
+    [
+        (([0.52, 0.45, 0.6], [0.4, 0.2, 0.5]), "On test (ex 0.52) nobody is told from a coin for the better: trust no"),
+        (([0.3, 0.2, 0.4], [0.2, 0.1, 0.3]), "On test (ex 0.30) every reward model is below a coin: trust none there."),
+        (([0.8, 0.4, 1.2], [0.7, 0.6, 0.8]), "On test (ex 0.80) the most accurate is not told from a coin, and other"),
+        (([0.9, None, None], [0.2, None, None]), "On test (ex 0.90) nobody is told from a coin for the better"),
+    ],
+)
+def test_nobody_is_trusted_whom_nothing_tells_from_a_coin(others, told):
+    rows = [row(name, number(*ends)) for name, ends in zip(("ex", "im"), others, strict=True)]
+    (said,) = remark.lead(rows)  # told apart from each other, which is not enough
+    assert words(said).startswith(told)
+    assert "trust ex" not in words(said)
+    alone = [words(text) for text in remark.lead(rows[:1])]
+    assert alone[0] == "There is one reward model, and so nothing to choose."
+    assert alone[1].startswith("On test (ex 0.")
+
+
+def test_one_run_is_one_run():
+    assert words(remark.won([duel("ex", 1.0, 0.1, -0.1, 0.3) | {"runs": 1}])).startswith("ex wins 100% of 1 run agai")
 
 
 def test_who_wins_most_is_not_said_to_be_better_while_0_is_within():
@@ -104,3 +128,20 @@ def test_pairs_that_cannot_be_separated_foretell_nothing():
         "The training pairs can be separated with 1 of 2 seeds; the separator ranks 0.700 of test right and 0.400 of"
         " para."
     )
+
+
+@pytest.mark.parametrize(
+    ("bases", "runs", "told"),
+    [
+        (3, 6, "over 3 bases."),
+        (1, 6, "over 6 seeds: they say nothing of other bases."),
+        (1, 1, "over prompts: they say nothing of other seeds and bases."),
+    ],
+)
+def test_the_unit_of_the_means_of_parts_is_said(bases, runs, told):
+    assert remark.unit([row("ex", number(0.5), runs=runs, bases=bases)]).endswith(told)
+
+
+def test_reward_models_that_no_base_moves_are_compared_over_prompts():
+    rows = [row("ex", number(0.8, 0.7, 0.9), bases=0), row("im", number(0.6, 0.5, 0.7), bases=0)]
+    assert words(remark.lead(rows)[0]) == "Over prompts, trust ex on test (0.80)."

@@ -11,7 +11,7 @@ import pytest
 from rmpipe.config import StudyError
 from rmpipe.dataset import LocalSource
 from rmpipe.preference import prepare
-from rmpipe.shift import Shift
+from rmpipe.shift import Shift, rewritten
 from rmpipe.source import UnreachableError
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "token_shift_ultrafeedback"
@@ -129,8 +129,30 @@ def test_rewritten_pairs_without_ids_or_with_none_of_the_study_s_are_refused(tmp
     with pytest.raises(StudyError, match=r"row 1: id: missing; rewritten pairs are found by the ids"):
         shift("aligned", data=lay(tmp_path / "without.jsonl", [pair(None)])).check(0)
     strange = shift("aligned", data=lay(tmp_path / "strange.jsonl", [pair("y"), pair("z")]))
-    with pytest.raises(StudyError, match="none of its ids is among the 3 of the test split; give the file whose rows"):
+    with pytest.raises(StudyError) as caught:
         strange.pairs(ORIGINALS, 0, None)
+    assert str(caught.value) == (
+        f"shifts: data.path: {tmp_path / 'strange.jsonl'}: none of its 2 ids is among the 3 of the test split; give the"
+        " file whose rows have the ids of dataset"
+    )
+
+
+def test_a_file_that_rewrites_fewer_than_half_is_taken_for_that_of_other_pairs(tmp_path: Path):
+    few = shift("aligned", data=lay(tmp_path / "few.jsonl", [pair("a"), pair("y"), pair("z")]))
+    with pytest.raises(StudyError, match=r"few\.jsonl: 1 of its 3 ids is among the 3 .* or take its rows as pairs of"):
+        few.pairs(ORIGINALS, 0, None)
+    most = shift("aligned", data=lay(tmp_path / "most.jsonl", [pair("a"), pair("b"), pair("z")]))
+    assert [row["id"] for row in most.pairs(ORIGINALS, 0, None)] == ["a", "b"]
+
+
+def test_two_rewritten_rows_of_one_id_are_refused_and_named(tmp_path: Path):
+    rows = [pair("a"), pair("b"), pair("a") | {"chosen": "yes again"}, pair(7), pair("7") | {"chosen": "oh"}]
+    with pytest.raises(StudyError) as caught:
+        shift("aligned", data=lay(tmp_path / "twice.jsonl", rows)).check(0)
+    assert str(caught.value) == (
+        f"{tmp_path / 'twice.jsonl'}: id: more than once 'a', '7'; give each row the id of the pair that it rewrites"
+    )
+    shift("elsewhere", data=lay(tmp_path / "twice.jsonl", rows)).check(0)  # found by nobody
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data/token_shift_ultrafeedback")
@@ -145,3 +167,24 @@ def test_real_responses_rewritten_are_found_for_every_pair_held_out(language: st
     assert rows["prompt"].equals(originals["prompt"])
     for side in ("chosen", "rejected"):
         assert (rows[side] != originals[side]).mean() > 0.9
+
+
+def test_a_row_is_found_by_its_id_or_by_what_stands_before_its_last_number_sign():
+    assert rewritten(["a", "b#x"], ["a", "b#x"]) == ["a", "b#x"]
+    assert rewritten(["a#1", "b#x#1", "a#2"], ["a", "b#x"]) == ["a", "b#x", "a"]
+    assert rewritten(["a", "a#1"], ["a", "a#1"]) == ["a", "a#1"]  # as they are: none is numbered
+
+
+def test_an_id_that_may_be_of_two_originals_or_is_of_none_is_refused():
+    with pytest.raises(StudyError, match="'a#1' is the id of one original, and 'a' that of another"):
+        rewritten(["a#1", "a#1#1"], ["a", "a#1"])
+    with pytest.raises(StudyError, match="id: 'c#1' is of no original; give rows the ids of those they rewrite"):
+        rewritten(["a", "c#1"], ["a"])
+
+
+def test_only_what_costs_nothing_is_known_beforehand(tmp_path: Path):
+    data = lay(tmp_path / "there.jsonl", [pair("a"), pair("b")])
+    for one in (shift("same"), shift("elsewhere", data=data), shift("aligned", data=data), shift("phrasings")):
+        assert one.beforehand(ORIGINALS, 0) == one.pairs(ORIGINALS, 0, None)
+    assert shift("elsewhere", data={"source": "hub", "path": "some/set"}).beforehand(ORIGINALS, 0) is None
+    assert shift("rewritten", path="some/model", instruction="paraphrase").beforehand(ORIGINALS, 0) is None
