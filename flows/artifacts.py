@@ -32,7 +32,7 @@ def leave_artifacts(report: Report) -> None:
 
 def _line(row: dict[str, Any], form: Form) -> dict[str, Any]:
     """A row of the ranking as Prefect shows it."""
-    line = {name: row[name] for name in (*form.keys[:2], *form.about, "rank")} | {"reward model": row["reward_model"]}
+    line = {name: row[name] for name in (*form.keys[:2], *form.about, "rank")} | {form.ranked: row[form.keys[2]]}
     return line | {name.replace("_", " "): _shown(row.get(name)) for name in form.numbers}
 
 

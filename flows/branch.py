@@ -5,21 +5,39 @@ What is asked for twice has one address, and is made once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from rmpipe.artifact import Preferences, RewardModel, Weights
+from rmpipe.artifact import Diagnosis, Preferences, RewardModel, Weights
+from rmpipe.diagnosed import key
 from rmpipe.reward import Trained
 from rmpipe.source import fingerprint_path
 from rmpipe.study import Study, WorldBase
 from tasks.collect import collect
 from tasks.derive import derive
+from tasks.diagnose import diagnose
 from tasks.finetune import finetune
 from tasks.prepare import prepare
 from tasks.pretrain import fetch, pretrain
 from tasks.relabel import relabel
 from tasks.stage import labelled
 from tasks.train import train
+
+
+def diagnoses(branches: Mapping[int, Branch], places: Iterable[tuple[int, str]]) -> dict[str, Diagnosis] | None:
+    """What the report tells of the pairs, by seed and policy; None where the study does not ask.
+
+    Args:
+        branches: by seed.
+        places: the seeds and policies that the answer speaks of.
+    """
+    found = {
+        key(seed, policy): branches[seed].diagnosis(policy)
+        for seed, policy in dict.fromkeys(places)
+        if branches[seed].study.diagnosing is not None
+    }
+    return found or None
 
 
 @dataclass(eq=False)
@@ -57,8 +75,20 @@ class Branch:
         if spec.finetuning is None or spec.demonstrations is None:
             return self.base(spec.base)
         with labelled(policy=name, seed=self.seed):
-            content = fingerprint_path(spec.demonstrations)
-            return finetune(spec.finetuning, spec.demonstrations, content, self.seed, self.base(spec.base), self.raw())
+            shown, content = spec.demonstrations, fingerprint_path(spec.demonstrations)
+            pairs = self.raw() if shown.data is None else prepare(shown.data, shown.data.content(), self.seed)
+            return finetune(spec.finetuning, shown, content, self.seed, self.base(spec.base), pairs)
+
+    @cache  # noqa: B019
+    def diagnosis(self, policy: str) -> Diagnosis:
+        """How alike the responses of each pair are to a policy, before any training."""
+        assert self.study.diagnosing is not None
+        with labelled(policy=policy, seed=self.seed):
+            return diagnose(self.study.diagnosing, self.policy(policy), self.learnable(policy))
+
+    def learnable(self, policy: str) -> Preferences:
+        """The pairs that a policy could be trained on."""
+        return self.preferences()
 
     @cache  # noqa: B019
     def reward_model(self, name: str, base: str | None = None) -> RewardModel:

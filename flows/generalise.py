@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from flows.branch import Branch
+from flows.branch import Branch, diagnoses
 from rmpipe.artifact import Measurement, Preferences, Report, RewardModel, Rollouts, Scores
 from rmpipe.generalising import Generalising, Trial
+from rmpipe.reward import Trained
 from tasks.evaluate import evaluate
 from tasks.generate import generate
 from tasks.judge import judge
@@ -40,9 +41,11 @@ def generalise(study: Generalising) -> Report:
         "sets": {name: one.shift for name, one in study.sets().items()},
         "of_training": [name for name, one in study.sets().items() if one.split == "reward"],
         "places": [[seed, policy] for seed in study.seeds for policy in study.policies],
+        "draws": study.evaluating.draws,
     }  # fmt: skip
     claims = [claim.model_dump(exclude_none=True) for claim in study.claims]
-    return report(judge(trials, claims, about, measured, separations, written))
+    places = [(trial.seed, trial.policy) for trial in study.trials()]
+    return report(judge(trials, claims, about, measured, separations, written), diagnoses(branches, places))
 
 
 @dataclass(eq=False)
@@ -55,7 +58,9 @@ class Examination(Branch):
         """What a trial is of; bases at one address are one base, whatever the seed and however they were finetuned."""
         kind = self.study.reward_models[trial.reward_model]
         base = self.base(self.study.policies[trial.policy].base).address
-        return {**vars(trial), "base": base, "kind": kind.kind, "trained": not kind.constructed}
+        steps = kind.training.steps if isinstance(kind, Trained) else None
+        told = {"made_here": self.study.made_here(trial.reward_model), "trained": not kind.constructed}
+        return {**vars(trial), "base": base, "kind": kind.kind, **told, "steps": steps}
 
     @cache  # noqa: B019 - a branch lives as long as its plan
     def asked(self, name: str) -> Preferences:

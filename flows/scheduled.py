@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prefect import flow
+from prefect import Flow, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
@@ -25,52 +25,39 @@ def _name() -> str:
     return Path(flow_run.get_parameters()["study"]).stem
 
 
-@flow(name="teach", flow_run_name=_name, validate_parameters=True)
-def teach(
-    study: str,
-    changes: list[str] | None = None,
-    only: list[str] | None = None,
-    jobs: int | None = None,
-    threads: int = 1,
-    keep_going: bool = False,
-    strict: bool = False,
-) -> State[Any]:
-    """Which reward model teaches a policy best? Makes the stages of a study that are not in the store.
+def _asking(question: str, words: str) -> Flow[..., State[Any]]:
+    """The flow of a question, by the name under which Prefect imports it from here."""
 
-    Args:
-        study: the name of a shipped study, or a TOML file.
-        changes: `a.b=value` each, as after `--set`.
-        only: stages to stop after, as after `--only`.
-        jobs: stages at a time; as many as there are cores by default.
-        threads: threads a stage.
-        keep_going: after a failure, still make what does not need the stage that failed.
-        strict: take no hit whose code or inputs have changed.
-    """
-    return _run(study, changes or [], only or [], Manner(jobs or _cores(), threads, keep_going), strict)
+    def run(
+        study: str,
+        changes: list[str] | None = None,
+        only: list[str] | None = None,
+        jobs: int | None = None,
+        threads: int = 1,
+        keep_going: bool = False,
+        strict: bool = False,
+    ) -> State[Any]:
+        """Makes the stages of a study that are not in the store.
+
+        Args:
+            study: the name of a shipped study, or a TOML file.
+            changes: `a.b=value` each, as after `--set`.
+            only: stages to stop after, as after `--only`.
+            jobs: stages at a time; as many as there are cores by default.
+            threads: threads a stage.
+            keep_going: after a failure, still make what does not need the stage that failed.
+            strict: take no hit whose code or inputs have changed.
+        """
+        return _run(study, changes or [], only or [], Manner(jobs or _cores(), threads, keep_going), strict)
+
+    run.__name__ = run.__qualname__ = question
+    run.__doc__ = f"{words} {run.__doc__}"
+    return flow(name=question, flow_run_name=_name, validate_parameters=True)(run)
 
 
-@flow(name="generalise", flow_run_name=_name, validate_parameters=True)
-def generalise(
-    study: str,
-    changes: list[str] | None = None,
-    only: list[str] | None = None,
-    jobs: int | None = None,
-    threads: int = 1,
-    keep_going: bool = False,
-    strict: bool = False,
-) -> State[Any]:
-    """Which reward model survives a shift? Makes the stages of a study that are not in the store.
-
-    Args:
-        study: the name of a shipped study, or a TOML file.
-        changes: `a.b=value` each, as after `--set`.
-        only: stages to stop after, as after `--only`.
-        jobs: stages at a time; as many as there are cores by default.
-        threads: threads a stage.
-        keep_going: after a failure, still make what does not need the stage that failed.
-        strict: take no hit whose code or inputs have changed.
-    """
-    return _run(study, changes or [], only or [], Manner(jobs or _cores(), threads, keep_going), strict)
+teach = _asking("teach", "Which reward model teaches a policy best?")
+generalise = _asking("generalise", "Which reward model survives a shift?")
+displace = _asking("displace", "Which preference pairs push the preferred response away?")
 
 
 def _cores() -> int:

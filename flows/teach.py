@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
-from flows.branch import Branch
+from flows.branch import Branch, diagnoses
 from rmpipe.artifact import Measurement, Policy, Report, RewardModel, Rollouts, Scores
 from rmpipe.teaching import Teaching
 from tasks.align import align
@@ -24,10 +24,10 @@ from tasks.stage import labelled
 def teach(study: Teaching) -> Report:
     """Rank a study's reward models by what they teach each of its policies."""
     cells, measurements, policies = [], [], []
-    for seed in study.seeds:
-        branch = Lesson(study, seed)
+    branches = {seed: Lesson(study, seed) for seed in study.seeds}
+    for branch in branches.values():
         for cell in study.cells():
-            if cell.seed == seed:
+            if cell.seed == branch.seed:
                 kind = study.reward_models[cell.reward_model]
                 about = {"kind": kind.kind, "trained": not kind.constructed}
                 cells.append({**vars(cell), **about})
@@ -35,7 +35,8 @@ def teach(study: Teaching) -> Report:
                 policies.append(branch.aligned(cell.policy, cell.reward_model, cell.algorithm))
     claims = [claim.model_dump(exclude_none=True) for claim in study.claims]
     about = {"study": study.name, "question": study.question, "ground_truth": study.ground_truth}
-    return report(rank(cells, claims, about, measurements, policies))
+    places = [(cell.seed, cell.policy) for cell in study.cells()]
+    return report(rank(cells, claims, about, measurements, policies), diagnoses(branches, places))
 
 
 @dataclass(eq=False)

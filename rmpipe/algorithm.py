@@ -245,15 +245,18 @@ def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": ids, "completion_mask": [0] * asked + [1] * (len(ids) - asked)}
 
 
-def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | None) -> list[dict[str, list[int]]]:
+def paired_ids(
+    tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | None, context: int | None = None
+) -> list[dict[str, list[int]]]:
     """Pairs as ids: of what both sides share of the prompt, and of each side's rest with its end of sequence.
 
     Args:
         pairs: {"prompt", "chosen", "rejected"}.
         limit: the most tokens of prompt and response together; longer pairs are left out.
+        context: the most that the model holds, None where it is not to be trained on them.
 
     Raises:
-        StudyError: no pair is left.
+        StudyError: no pair is left, or one is longer than the context.
     """
     rows, longest = [], []
     for pair in pairs:
@@ -262,22 +265,27 @@ def paired_ids(tokenizer: Any, pairs: Iterable[dict[str, Any]], limit: int | Non
         whole = {f"{side}_ids": [*asked, *ids] for side, (asked, ids) in zip(SIDES, sides, strict=True)}
         rows.append({name: ids[begin:] for name, ids in whole.items()} | {"prompt_ids": sides[0][0][:begin]})
         longest.append(max(map(len, whole.values())))
-    return fitting(rows, longest, limit)
+    return fitting(rows, longest, limit, context)
 
 
-def fitting(rows: list[R], longest: Sequence[int], limit: int | None) -> list[R]:
+def fitting(rows: list[R], longest: Sequence[int], limit: int | None, context: int | None) -> list[R]:
     """The pairs whose longer side has at most `limit` tokens.
 
     Args:
         longest: tokens of the longer side of each.
+        context: the most that the model holds, None for any.
 
     Raises:
-        StudyError: no pair is left.
+        StudyError: no pair is left, or one is longer than the context.
     """
-    kept = [row for row, length in zip(rows, longest, strict=True) if limit is None or length <= limit]
+    kept = [index for index, length in enumerate(longest) if limit is None or length <= limit]
     if not kept:
         raise StudyError(f"training.max_length: no pair has as few as {limit} tokens a side; raise it")
-    return kept
+    index = max(kept, key=longest.__getitem__)
+    if context is not None and longest[index] > context:
+        told = f"pair {index} has {longest[index]} tokens, but the model holds {context}"
+        raise StudyError(f"{told}; leave longer pairs out by training.max_length = {context}")
+    return [rows[index] for index in kept]
 
 
 def _fits(ids: list[int], limit: int | None) -> bool:

@@ -15,10 +15,11 @@ from rmpipe.config import StudyError, flatten
 from rmpipe.ranking import KEYS
 
 Cell = tuple[str, ...]
-"""A policy, an algorithm and a reward model; of accuracies on sets, a policy and a reward model."""
+"""A policy, an algorithm and a reward model; of accuracies on sets, a policy and a reward model; of what displaces, a
+policy, alone or with a training and a subset."""
 Cells = dict[Cell, dict[int, dict[str, Artifact]]]
-"""Cell -> seed -> what was made for it: {"measure", "align"}, or {"evaluate", "separate"} and perhaps "generate"."""
-ANSWERS = ("rank", "judge")
+"""Cell -> seed -> what was made for it, by stage: "measure" and "align", say."""
+ANSWERS = ("rank", "judge", "weigh")
 """Stages whose inputs are those of cells."""
 ABSENT = object()
 
@@ -114,8 +115,10 @@ def _title(record: dict[str, Any]) -> str:
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What a stage was told beside its inputs; of a ranking, its cells are told by what they were made from."""
     config = dict(record["config"])
-    if cells := config.pop("cells", None) or config.pop("trials", None):
-        about = {name: value for name, value in config.pop("about", {}).items() if name != "places"}
+    places = config.get("about", {}).get("places")
+    if cells := config.pop("cells", None) or config.pop("trials", None) or places:
+        told = config.pop("about", {})
+        about = {name: value for name, value in told.items() if name not in ("places", "treatments")}
         config = {"seeds": sorted({cell["seed"] for cell in cells})} | about | config
         config["claims"] = {claim["name"]: _unnamed(claim) for claim in config["claims"]}
     return {"version": record["version"], **config}
@@ -175,10 +178,23 @@ def cells(ranking: Artifact) -> Cells:
     record = ranking.record
     if record["stage"] == "judge":
         return _examined(record, ranking)
+    if record["stage"] == "weigh":
+        return _displaced(record, ranking)
     inputs = (record["inputs"]["measurements"], record["inputs"]["policies"])
     for cell, measured, aligned in zip(record["config"]["cells"], *inputs, strict=True):
         made = {"measure": Artifact(measured, ranking.home), "align": Artifact(aligned, ranking.home)}
         found.setdefault(tuple(cell[key] for key in KEYS), {})[cell["seed"]] = made
+    return found
+
+
+def _displaced(record: dict[str, Any], answer: Artifact) -> Cells:
+    found: Cells = {}
+    about, inputs = record["config"]["about"], record["inputs"]
+    kept = {"diagnose": "places", "single": "places", "track": "treatments", "classify": "treatments"}
+    for stage, made in zip(kept, (inputs[name] for name in ("diagnoses", "singles", "tracked", "after")), strict=True):
+        for item, address in zip(about[kept[stage]], made, strict=bool(made)):
+            cell = tuple(item[key] for key in ("policy", "training", "subset") if key in item)
+            found.setdefault(cell, {}).setdefault(item["seed"], {})[stage] = Artifact(address, answer.home)
     return found
 
 

@@ -16,7 +16,7 @@ class Form:
     """How the rows of one question read.
 
     Args:
-        keys: the columns that name a row: the first two say where it stands, the last which reward model it is of.
+        keys: the columns that name a row: the first two say where it stands, the last what is ranked there.
         about: further columns of text that say where it stands.
         numbers: the columns that it is read by, each with its words, the first first.
         runs: a heading -> (the stage that a run of it was made in, the input of that which is meant; "" for itself).
@@ -40,8 +40,13 @@ class Form:
         """What a row is of, and no other row of its answer."""
         return tuple(row[key] for key in self.keys)
 
+    @property
+    def ranked(self) -> str:
+        """What is ranked, in words: a reward model, a subset."""
+        return self.keys[2].replace("_", " ")
+
     def where(self, row: dict[str, Any]) -> str:
-        """Where a row stands, among the reward models that it is ranked with."""
+        """Where a row stands, among those that it is ranked with."""
         return ", ".join(row[key] for key in (*self.keys[:2], *self.about))
 
     @property
@@ -66,5 +71,15 @@ FORMS = {
         claims=("name", "policy"),
         unit="base",
     ),
-}
+    "displace": Form(
+        keys=("policy", "training", "subset"),
+        numbers={
+            "chosen": "log pi(y+)", "rejected": "log pi(y-)", "displaced": "displaced", "accuracy": "accuracy",
+            "held_out": "log pi(y+), held out", "kl": "KL", "refusal": "refusal",
+        },
+        runs={"trained": ("track", "after"), "followed": ("track", "")},
+        claims=("name", "policy"),
+        unit="base",
+    ),
+}  # fmt: skip
 """By question."""

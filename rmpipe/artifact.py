@@ -210,6 +210,18 @@ class Scores(Artifact):
         return np.load(self.path / "looks.npy", allow_pickle=False)
 
 
+class Kept(Artifact):
+    """A model whose weights may have been kept while it was trained."""
+
+    def looks(self) -> list[str]:
+        """The steps at which its weights were kept while it was trained, in their order; the end is not among them."""
+        return sorted(folder.name for folder in self.path.glob("looks/*"))
+
+    def look(self, step: str) -> Path:
+        """The folder of one of `looks()`."""
+        return self.path / "looks" / step
+
+
 class Weights(Artifact):
     """A causal language model in the form of `save_pretrained`, or a reference to a folder or hub id."""
 
@@ -246,7 +258,11 @@ class Policy(Weights):
         return _texts(kept.groupby("step").head(200 // max(1, len(steps))).reset_index(drop=True))
 
 
-class RewardModel(Artifact):
+class Preferred(Weights, Kept):
+    """A policy that was trained on preference pairs without a reward model."""
+
+
+class RewardModel(Kept):
     """A reward model of any kind: what it is (`reward_model.json`), with its weights in `model/` when it has any."""
 
     @property
@@ -265,14 +281,6 @@ class RewardModel(Artifact):
         """The folder of its weights, which of an implicit one is a language model's."""
         return self.path / "model"
 
-    def looks(self) -> list[str]:
-        """The steps at which its weights were kept while it was trained, in their order; the end is not among them."""
-        return sorted(folder.name for folder in self.path.glob("looks/*"))
-
-    def look(self, step: str) -> Path:
-        """The folder of one of `looks()`."""
-        return self.path / "looks" / step
-
 
 class Measurement(Artifact):
     """Numbers with intervals about one reward model under one policy; `prompts.parquet` has them prompt by prompt."""
@@ -282,6 +290,24 @@ class Measurement(Artifact):
     def numbers(self) -> dict[str, dict[str, float] | None]:
         """Each number as {"value", "low", "high"}, or None where it cannot be known."""
         return self.json("measurement.json")
+
+
+class Diagnosis(Measurement):
+    """How alike the two responses of each pair are: `pairs.parquet`, a row a pair, with its texts."""
+
+    main = "pairs.parquet"
+
+    def preview(self) -> pd.DataFrame | None:
+        """At most 500 pairs in the order of CHES: 100 at either end, and others evenly from all between."""
+        import json
+
+        import numpy as np
+
+        table = self.table().sort_values("ches", ascending=False, kind="stable")
+        if (count := len(table)) > 500:
+            between = np.linspace(100, count - 101, 300).round().astype(int)
+            table = table.iloc[[*range(100), *between, *range(count - 100, count)]]
+        return _texts(table.assign(prompt=[json.loads(text) for text in table["prompt"]]).reset_index(drop=True))
 
 
 class Ranking(Artifact):

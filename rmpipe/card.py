@@ -31,9 +31,17 @@ VIEWS = {
     "align": ("metrics.`truth_gain`", "metrics.`proxy_gain`", "metrics.`kl`"),
     "measure": ("metrics.`variance`", "metrics.`accuracy_on`", "metrics.`accuracy_off`", "metrics.`flat_share`"),
     "evaluate": ("metrics.`test.accuracy`", "metrics.`test.margin`", "metrics.`test.loss`"),
-}
+    "diagnose": ("metrics.`ches.q50`", "metrics.`ches.q95`", "metrics.`ches.length`"),
+    "single": ("metrics.`chosen`", "metrics.`rejected`", "metrics.`displaced`", "metrics.`decrease`"),
+    "select": ("metrics.`pairs.reward`", "metrics.`dropped`"),
+    "track": ("metrics.`trained.chosen`", "metrics.`trained.rejected`", "metrics.`trained.displaced`",
+              "metrics.`trained.accuracy`", "metrics.`kl`"),
+    "classify": ("metrics.`refusal`", "metrics.`unparsed`"),
+}  # fmt: skip
 """The numbers of a stage that its runs are compared by, in the first place by the first."""
 LABELS = ("policy", "reward_model", "algorithm", "seed")
+TREATED = dict.fromkeys(("diagnose", "single", "select", "track", "classify"), ("policy", "training", "subset", "seed"))
+"""The labels beside these numbers, where they are not `LABELS`."""
 MEASURED = {"variance": "variance", "accuracy_on": "accuracy, on policy", "accuracy_off": "accuracy, off policy",
             "flat_share": "share of flat prompts"}  # fmt: skip
 TAUGHT = {"truth_gain": "ground-truth gain", "proxy_gain": "proxy gain", "kl": "KL"}
@@ -54,6 +62,22 @@ HOW = {
     "evaluate": "On each set of pairs: ranking accuracy, a tie one half; the margin in standard deviations of the "
     "set's rewards; the loss of Bradley and Terry; mean rewards. Cues is the share of the rewards that a bag of tokens "
     "explains, carried that which it explains with weights from the held-out pairs.",
+    "diagnose": "CHES is the inner product of the summed hidden states of both responses, less the squared length of "
+    "those of the chosen one; hidden that of the last states; edit minus the share of tokens that differ; length the "
+    "tokens of the rejected response less those of the chosen one. q0 to q100 are quantiles over pairs, and .length is "
+    "Spearman with that difference in length. Before any training.",
+    "single": "Each pair is trained on alone, from the same weights. chosen and rejected are mean changes of log pi in "
+    "nats, displaced is the share of pairs whose chosen response ends less likely, decrease the mean of the largest "
+    "fall of its probability on the way.",
+    "select": "The pairs that a subset keeps of those to train on, and how many it drops.",
+    "prefer": "Trained on the pairs of a subset, with the policy it starts from as its reference.",
+    "track": "Means over pairs, of those trained on and of those held out: changes of log pi in nats; displaced is the "
+    "share of pairs whose chosen response ends less likely, fall the largest fall between two looks, accuracy the "
+    "share of pairs whose chosen response is the likelier. KL is from the policy that it starts from, in nats.",
+    "classify": "The share of responses that refuse, of those that could be told; unparsed is the share that could "
+    "not.",
+    "weigh": "Each similarity is judged by its rank correlation with the change of log pi of the chosen response: "
+    "plainly, given the difference in length, and among pairs of equal length.",
     "separate": "Inner products and cosines are of differences of hidden representations, chosen less rejected, before "
     "any training.",
 }
@@ -144,7 +168,7 @@ def of_experiment(name: str, experiment: str, purpose: str) -> dict[str, str]:
     """The tags of an experiment: what its runs do, and a link to a view of them side by side by their numbers."""
     if name not in VIEWS:
         return {NOTE: purpose} if purpose else {}
-    columns = [*VIEWS[name], *(f"tags.`rmpipe.{label}`" for label in LABELS)]
+    columns = [*VIEWS[name], *(f"tags.`rmpipe.{label}`" for label in TREATED.get(name, LABELS))]
     view = {"selectedColumns": columns, "orderByKey": columns[0], "orderByAsc": False}
     link = f"[Side by side](#/experiments/{experiment}/runs?viewStateShareKey=numbers)"
     return {NOTE: f"{purpose} {link}".strip(), "mlflow.sharedViewState.numbers": json.dumps(view)}
@@ -246,7 +270,7 @@ def _line(row: dict[str, Any], form: Form) -> dict[str, str]:
     from rmpipe.interval import Estimate
 
     numbers = {text: str(Estimate.of(row[name])) if row.get(name) else "" for name, text in form.numbers.items()}
-    return {"rank": row["rank"], "reward model": plain(row["reward_model"])} | numbers
+    return {"rank": row["rank"], form.ranked: plain(row[form.keys[2]])} | numbers
 
 
 def _runs(row: dict[str, Any], form: Form, links: Links | None) -> dict[str, str]:

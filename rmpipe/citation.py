@@ -7,6 +7,7 @@ and what was taught. A claim has one, which names the cells that it compares; th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -67,6 +68,22 @@ def linked(sentence: str, target: str) -> Markup:
         told += escape(sentence[end : found.start()]) + (escape(text) if text[0] == "[" else link(text, target))
         end = found.end()
     return told + escape(sentence[end:])
+
+
+def cell(number: dict[str, Any] | None, target: str, form: Callable[[float], str] = decimals) -> dict[str, str] | None:
+    """A number of a table: as text, the ends of its interval, and where it leads."""
+    if number is None:
+        return None
+    ends = [form(number[end]) for end in ("low", "high") if number[end] is not None]
+    return {"text": form(number["value"]), "ends": " to ".join(ends), "target": target}
+
+
+def spanned(values: list[float]) -> dict[str, Any] | None:
+    """The mean with the least and the greatest: no interval, for seeds may share a base."""
+    if not values:
+        return None
+    ends = (min(values), max(values)) if len(values) > 1 else (None, None)
+    return {"value": sum(values) / len(values), "low": ends[0], "high": ends[1]}
 
 
 def once(html: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from rmpipe.config import Runtime, StudyError
 from rmpipe.dataset import HubSource
+from rmpipe.source import reaching
 from rmpipe.table import Row
 
 
@@ -58,6 +60,37 @@ class UltraFeedback(Collection):
             return None
         told = {side: row[side][-1]["content"] for side in ("chosen", "rejected")}
         return {"id": row.get("prompt_id"), "prompt": row["prompt"], **told}
+
+
+class AlpacaFarm(Collection):
+    """AlpacaFarm's human preferences (2305.14387), which has no part that is held out.
+
+    On the hub it is a script, which `datasets` no longer runs; the file that the script reads is read itself.
+    """
+
+    source: Literal["alpacafarm"] = "alpacafarm"  # type: ignore[assignment]
+    path: Annotated[str, Runtime] = "tatsu-lab/alpaca_farm"
+    subset: str | None = "alpaca_human_preference"
+    split: str = "preference"
+
+    def raw(self, split: str) -> list[Row]:
+        """The rows of `SUBSET.json`, on the hub or in a folder that has it; else of a folder of the hub's form."""
+        file = Path(self.path) / f"{self.subset}.json"
+        if not self.remote and not file.exists():
+            return super().raw(split)
+        from datasets import load_dataset
+
+        place = f"hf://datasets/{self.path}@{self.revision or 'main'}/{file.name}" if self.remote else str(file)
+        with reaching(self.path, "dataset.path", f"give a hub id or a folder that has {file.name}"):
+            rows: list[Row] = load_dataset("json", data_files=place, split="train").to_list()
+            return rows
+
+    def taken(self, row: dict[str, Any]) -> Row:
+        """The instruction, with its input on a line of its own, and the outputs in the order of the preference."""
+        first, second = row["output_1"], row["output_2"]
+        chosen, rejected = (first, second) if row["preference"] == 1 else (second, first)
+        prompt = f"{row['instruction']}\n{row['input']}" if row["input"] else row["instruction"]
+        return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
 class RewardBench(Collection):

@@ -20,13 +20,18 @@ from rmpipe.accuracy import bradley_terry_losses
 from rmpipe.ancestry import Cell, cells
 from rmpipe.answer import Form
 from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, open_artifact
+from rmpipe.attribution import MEASURED, SINGLES
 from rmpipe.config import StudyError
 from rmpipe.contrast import GAINS
+from rmpipe.diagnosis import LENGTH
 from rmpipe.generalisation import EVERY
-from rmpipe.interval import Estimate, clustered, paired_t, t_interval
+from rmpipe.interval import Estimate, clustered, correlate, paired_t, t_interval
 from rmpipe.text import readable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
     from numpy.typing import NDArray
 
 ONE_SEED = "paired over {} {} of one {}, whose own luck is not in the interval"
@@ -133,10 +138,9 @@ def samples(artifact: Artifact) -> dict[str, Sample]:
     try:
         if isinstance(artifact, Policy) and artifact.built:
             return _gains(artifact)
-        if isinstance(artifact, Measurement) and artifact.built and "sets" in artifact.record["inputs"]:
-            return _by_set(artifact) if "scored" in artifact.record["inputs"] else {}
         if isinstance(artifact, Measurement) and artifact.built:
-            return _by_prompt(artifact) | _by_pair(artifact.inputs["pair_scores"])
+            rows = ROWS.get(artifact.record["stage"])
+            return rows(artifact) if rows else {}
     except (StudyError, FileNotFoundError):  # what it was made from was tidied away, or is elsewhere
         pass
     return {}
@@ -183,6 +187,10 @@ def _by_pair(scores: Any) -> dict[str, Sample]:
     return found | {"calibration_error": error}
 
 
+def _measured(measurement: Measurement) -> dict[str, Sample]:
+    return _by_prompt(measurement) | _by_pair(measurement.inputs["pair_scores"])
+
+
 @lru_cache(maxsize=64)
 def _by_set(measurement: Measurement) -> dict[str, Sample]:
     """What is measured on sets of pairs, those of one prompt drawn together."""
@@ -196,6 +204,67 @@ def _by_set(measurement: Measurement) -> dict[str, Sample]:
         for column, values in columns.items():
             found[f"{name}.{column}"] = Sample(units, np.asarray(values, np.float64)[:, None], clusters=asked)
     return found
+
+
+def _texts(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The pairs of a table as units, and their prompts."""
+    asked = [readable(json.loads(prompt)) for prompt in table["prompt"]]
+    return [json.dumps(part) for part in zip(asked, table["chosen"], table["rejected"], strict=True)], asked
+
+
+def _diagnosed(diagnosis: Measurement) -> dict[str, Sample]:
+    """Quantiles of similarities over pairs, and their correlations with the difference in length."""
+    table, found = diagnosis.table(), {}
+    units, asked = _texts(table)
+    for key in diagnosis.numbers():
+        name, _, what = key.rpartition(".")
+        statistic: Callable[[NDArray[np.float64]], Any] = partial(_quantile, at=what[1:])
+        columns = [name]
+        if what == LENGTH:
+            columns, statistic = [name, LENGTH], lambda rows: correlate(rows[:, 0], rows[:, 1], "spearman")
+        found[key] = Sample(units, table[columns].to_numpy(np.float64), statistic, asked)
+    return found
+
+
+def _quantile(rows: NDArray[np.float64], at: str) -> float:
+    return float(np.quantile(rows, float(at) / 100))
+
+
+def _alone(single: Measurement) -> dict[str, Sample]:
+    """What training on each pair alone did to it."""
+    table = single.table()
+    units, asked = _texts(table)
+    return {name: Sample(units, table[[column]].to_numpy(np.float64), clusters=asked)
+            for name, column in SINGLES.items()}  # fmt: skip
+
+
+def _tracked(measurement: Measurement) -> dict[str, Sample]:
+    """What training on a subset did to each pair that was followed."""
+    found = {}
+    for name, frame in measurement.table().groupby("set", sort=False):
+        units, asked = _texts(frame)
+        change = frame["chosen_after"] - frame["chosen_before"]
+        columns = {"chosen": change, "rejected": frame["rejected_after"] - frame["rejected_before"],
+                   "displaced": change < 0, "fall": frame["fall"],
+                   "accuracy_before": frame["chosen_before"] > frame["rejected_before"],
+                   "accuracy": frame["chosen_after"] > frame["rejected_after"]}  # fmt: skip
+        for column, values in columns.items():
+            found[f"{name}.{column}"] = Sample(units, np.asarray(values, np.float64)[:, None], clusters=asked)
+    return found
+
+
+def _refused(measurement: Measurement) -> dict[str, Sample]:
+    """How often each prompt is refused, of those with an answer that could be told."""
+    rates = measurement.table().groupby("prompt", sort=False)["refused"].mean().dropna()
+    asked = [readable(json.loads(prompt)) for prompt in rates.index]
+    return {"refusal": Sample(asked, rates.to_numpy(np.float64)[:, None])}
+
+
+ROWS: dict[str, Callable[[Any], dict[str, Sample]]] = {
+    "measure": _measured, "evaluate": _by_set, "diagnose": _diagnosed, "single": _alone, "track": _tracked,
+    "classify": _refused,
+}  # fmt: skip
+"""The stages that keep the rows of their numbers, and how these are had."""
 
 
 # -- rankings ---------------------------------------------------------------------------------------------------------
@@ -248,6 +317,8 @@ def _made(ranking: Ranking) -> Callable[[Cell, str], tuple[str, Runs]]:
     if record["stage"] == "judge":
         trials = list(zip(record["config"]["trials"], record["inputs"]["measurements"], strict=True))
         return partial(_examined, [(trial, Measurement(address, ranking.home)) for trial, address in trials])
+    if record["stage"] == "weigh":
+        return partial(_treated, record, ranking.home)
     taught = cells(ranking)
 
     def of(cell: Cell, name: str) -> tuple[str, Runs]:
@@ -262,6 +333,18 @@ def _examined(trials: list[tuple[dict[str, Any], Measurement]], cell: Cell, name
     policy, asked, reward_model = cell
     mine = [each for each in trials if each[0]["reward_model"] == reward_model and policy in (each[0]["policy"], EVERY)]
     return f"{asked}.{name}", {(trial["policy"], trial["seed"]): (trial["base"], made) for trial, made in mine}
+
+
+def _treated(record: dict[str, Any], home: Path, cell: Cell, name: str) -> tuple[str, Runs]:
+    """The trainings of one policy, or of every one, on a subset; what they refuse is measured apart."""
+    policy, *kind = cell
+    made = record["inputs"]["tracked" if name in MEASURED else "after"]
+    runs: Runs = {
+        (each["policy"], each["seed"]): (each["base"], Measurement(address, home))
+        for each, address in zip(record["config"]["about"]["treatments"], made, strict=bool(made))
+        if [each["training"], each["subset"]] == kind and policy in (each["policy"], EVERY)
+    }
+    return MEASURED.get(name, name), runs
 
 
 def _numbers(

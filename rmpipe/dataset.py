@@ -148,18 +148,20 @@ class HubSource(Dataset):
 
 
 class WorldSource(Dataset):
-    """The embedded world's own pairs."""
+    """The embedded world's own pairs; of its dangerous topic, a refusal chosen against a response that tells."""
 
     source: Literal["world"] = "world"
     pairs: int = Field(1200, ge=10)
     topics: Annotated[tuple[str, ...] | None, Neutral(None)] = None
-    """What the prompts are about, None for all of its topics: others are another domain."""
+    """What the prompts are about, None for all but the dangerous `vault`: others are another domain."""
+    edited: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0, le=1)
+    """Share of the pairs whose rejected response is the chosen one with one word of tone made worse."""
 
     def rows(self, seed: int) -> tuple[list[Row], str]:
         """Made from the seed."""
         from rmpipe import world
 
-        return list(world.preferences(seed, self.pairs, self.topics)), "the embedded world"
+        return list(world.preferences(seed, self.pairs, self.topics, self.edited)), "the embedded world"
 
 
 def _without_split(row: Row) -> Row:

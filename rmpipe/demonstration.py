@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from rmpipe.config import Config, Runtime
+from rmpipe.config import Config, Neutral, Runtime
+from rmpipe.dataset import Dataset
 from rmpipe.pair import demonstration_of
+from rmpipe.source import check_there
 from rmpipe.table import Row, checked, read
 
 if TYPE_CHECKING:
@@ -24,8 +26,15 @@ class Demonstrations(Config):
     quality: Literal["weak", "strong"] | None = None
     """Of the embedded world's; None is `strong`."""
     path: Annotated[str | None, Runtime] = None
+    data: Annotated[SerializeAsAny[Dataset] | None, Neutral(None)] = None
+    """Another data set, of which the preferred responses are taken; None for the study's own."""
     count: int | None = Field(None, ge=1)
     """How many, drawn by the seed; None for all, and for 2,000 of the embedded world's."""
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _data_of_its_source(cls, table: object) -> object:
+        return Dataset.parse(table, "") if isinstance(table, dict) else table
 
     @model_validator(mode="after")
     def _of_its_source(self) -> Demonstrations:
@@ -35,6 +44,8 @@ class Demonstrations(Config):
             raise ValueError(f'path is for source = "local", not for {self.source!r}; leave one of them out')
         if self.source != "world" and self.quality is not None:
             raise ValueError(f'quality is for source = "world", not for {self.source!r}; leave one of them out')
+        if self.source != "chosen" and self.data is not None:
+            raise ValueError(f'data is for source = "chosen", not for {self.source!r}; leave one of them out')
         return self
 
     def check(self) -> None:
@@ -45,13 +56,18 @@ class Demonstrations(Config):
         """
         if self.source == "local":
             self._read()
+        if self.data is not None:
+            from rmpipe.preference import check
+
+            check_there(self.data, "data")
+            check(self.data)
 
     def rows(self, seed: int, pairs: pd.DataFrame) -> list[Row]:
         """Prompts and completions, in a seeded order.
 
         Args:
             seed: of the draw.
-            pairs: those of the reward split, in an order of that seed.
+            pairs: those of the reward split, of `data` where it is said, in an order of that seed.
         """
         from rmpipe import world
         from rmpipe.accuracy import subsample

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
@@ -136,14 +136,16 @@ def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
 
 
 def forest(
-    items: Sequence[tuple[str, dict[str, Any] | None]], xlabel: str, limits: tuple[float, float] | None = None
-) -> str:
+    items: Sequence[tuple[str, dict[str, Any] | None]], xlabel: str, limits: tuple[float, float] | None = None,
+    where: str = "",
+) -> str:  # fmt: skip
     """Numbers with their intervals, one below the other, and a line at 0.
 
     Args:
         items: label and {"value", "low", "high"}.
         xlabel: what the numbers are.
         limits: of the axis.
+        where: whose they are, as in `bars`, where a page has several of one kind.
     """
     known = [(label, number) for label, number in items if number]
     if not known:
@@ -159,17 +161,19 @@ def forest(
     axes.set_xlabel(xlabel)
     if limits:
         axes.set_xlim(*limits)
-    return _svg(figure, f"{xlabel}: " + "; ".join(f"{label} {number['value']:.2f}" for label, number in known))
+    told = "; ".join(f"{label} {number['value']:.2f}" for label, number in known)
+    return _svg(figure, f"{f'{where}, ' if where else ''}{xlabel}: {told}")
 
 
 def bars(
     items: Sequence[tuple[str, dict[str, Any], str, bool]], xlabel: str, where: str, at: float | None = None,
     limits: tuple[float, float] | None = None,
 ) -> str:  # fmt: skip
-    """Bars from 0 with their intervals, one below the other.
+    """Bars from 0 with their intervals, one below the other; one of no length is a disc.
 
     Args:
-        items: label, {"value", "low", "high"}, colour, and whether the bar is full or hollow.
+        items: label, {"value", "low", "high"}, colour, and whether the bar is full or hollow. Of a label's lines each
+            word may be a name.
         xlabel: what the numbers are.
         where: whose they are, for those who do not see under which heading it stands.
         at: where a broken line stands, such as at chance.
@@ -183,12 +187,15 @@ def bars(
         axes.barh(
             place, number["value"], 0.62, color=[(colour, 0.6)] if full else "none", edgecolor=colour, linewidth=1.4
         )
+        if not number["value"]:  # without a length it would show neither its colour nor whether it is full
+            face = colour if full else "none"
+            axes.plot(0, place, "o", markersize=8, color=colour, markerfacecolor=face, clip_on=False, zorder=3)
         if number["low"] is not None and number["high"] is not None:
             axes.plot([number["low"], number["high"]], [place, place], color=INK, linewidth=1.2)
     axes.axvline(0, color=INK, linewidth=0.6)
     if at is not None:
         axes.axvline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
-    axes.set_yticks(range(len(items)), ["\n".join(map(_short, label.split("\n"))) for label, *_ in items])
+    axes.set_yticks(range(len(items)), [re.sub(r"[^ \n]+", lambda word: _short(word[0]), label) for label, *_ in items])
     axes.set_ylim(len(items) - 0.4, -0.6)
     axes.set_xlabel(xlabel)
     if limits:
@@ -200,7 +207,7 @@ def bars(
 def learning(
     lines: dict[str, tuple[np.ndarray, np.ndarray]], ink: dict[str, str], ylabel: str, where: str, at: float
 ) -> str:
-    """A number while reward models are trained: thin lines are single runs, thick ones their mean, discs the end.
+    """A number in training: thin lines are single runs, thick ones their mean, discs the end.
 
     Args:
         lines: reward model -> steps and numbers, both (runs, looks).
@@ -225,7 +232,39 @@ def learning(
     axes.set(xlabel="training steps", ylabel=ylabel)
     _named(axes, ends, ink)
     told = "; ".join(f"{name} {up:.2f}" for _, up, name in ends)
-    return _svg(figure, f"{where}, {ylabel} while training, one line a reward model; at the end: {told}")
+    return _svg(figure, f"{where}, {ylabel} while training, a line each; at the end: {told}")
+
+
+def ladder(
+    lines: Mapping[str, Sequence[tuple[float, dict[str, Any]]]], ink: dict[str, str], xlabel: str, ylabel: str,
+    where: str,
+) -> str:  # fmt: skip
+    """Numbers with their intervals over quantiles, a line a ladder.
+
+    Args:
+        lines: ladder -> quantile and {"value", "low", "high"} of each rung.
+        ink: of `colours`.
+        xlabel: what the quantiles are of.
+        ylabel: what the numbers are.
+        where: whose they are, as in `bars`.
+    """
+    if not lines:
+        return ""
+    figure, axes = _panel(3.3)
+    aside = 0.008
+    for place, (name, rungs) in enumerate(lines.items()):
+        across = [at + aside * (place - (len(lines) - 1) / 2) for at, _ in rungs]
+        axes.plot(across, [number["value"] for _, number in rungs], linewidth=1.9, marker="o", markersize=5,
+                  color=ink[name])  # fmt: skip
+        for x, (_, number) in zip(across, rungs, strict=True):
+            if number["low"] is not None and number["high"] is not None:
+                axes.plot([x, x], [number["low"], number["high"]], linewidth=1, color=ink[name])
+    axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    _named(axes, [(rungs[-1][0], rungs[-1][1]["value"], name) for name, rungs in lines.items()], ink)
+    values = {name: ", ".join(f"{number['value']:.2f}" for _, number in rungs) for name, rungs in lines.items()}
+    told = "; ".join(f"{name} {text}" for name, text in values.items())
+    return _svg(figure, f"{where}, {ylabel}, over the {xlabel}: {told}")
 
 
 def _panel(height: float) -> tuple[Figure, Axes]:

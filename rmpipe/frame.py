@@ -14,17 +14,19 @@ if TYPE_CHECKING:
 OUTCOMES = {"Held": "held", "Reversed": "reversed"}
 """How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
+SHARED = ("frame.html", "diagnosed.html")
+
 
 @cache
 def template(name: str) -> Template:
-    """A page's template, which may import from `frame.html` and cite.
+    """A page's template, which may import what is shared and cite.
 
     Args:
         name: of the file beside this one.
     """
     from jinja2 import DictLoader, Environment
 
-    parts = {part: files("rmpipe").joinpath(part).read_text(encoding="utf-8") for part in ("frame.html", name)}
+    parts = {part: files("rmpipe").joinpath(part).read_text(encoding="utf-8") for part in (*SHARED, name)}
     environment = Environment(loader=DictLoader(parts), autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"interval": citation.interval, "linked": citation.linked, "link": citation.link}
     environment.globals |= {"cite": citation.cite, "entry": citation.entry, "place": citation.place}

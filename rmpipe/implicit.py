@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from rmpipe import policy
-from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
+from rmpipe import direct, policy
+from rmpipe.algorithm import Log, PairTraining
 from rmpipe.config import StudyError
-from rmpipe.pair import SIDES
+from rmpipe.direct import Direct
 from rmpipe.reward import Scorer, Trained
 from rmpipe.text import Text, parted
 
@@ -40,38 +40,9 @@ class Implicit(Trained):
         return f"implicit: the likelihoods of {who}, {self.learnt()}, beta {self.beta:g}{against}"
 
     def train(self, base: Path, rows: Iterable[dict[str, Any]], out: Path, *, seed: int, log: Log) -> None:
-        """Train through TRL's DPO, on our own ids; the reference's likelihoods are asked for once, before it begins."""
-        from datasets import Dataset
-        from trl import DPOConfig
-
-        model, tokenizer = load(base)
-        examples = paired_ids(tokenizer, rows, self.training.max_length)
-        columns: dict[str, Any] = {name: [row[name] for row in examples] for name in examples[0]}
-        columns |= {f"ref_{side}_logps": self._likelihoods(base, examples, f"{side}_ids") for side in SIDES}
-        more: dict[str, Any] = {"beta": self.beta, "max_length": None, "precompute_ref_log_probs": True}
-        trainer = _trainer()(
-            model,
-            args=trainer_arguments(
-                DPOConfig,
-                self.training,
-                seed,
-                log,
-                batch=self.training.batch_size,
-                micro=self.training.micro_batch,
-                **more,
-            ),
-            train_dataset=Dataset.from_dict(columns),
-            processing_class=padded(tokenizer),
-        )
-        run(trainer, self.training, log, out, tokenizer)
-
-    def _likelihoods(self, base: Path, rows: list[dict[str, list[int]]], response: str) -> list[float]:
-        """log pi_ref of a side of each pair, nats; 0 without a reference."""
-        if not self.reference:
-            return [0.0] * len(rows)
-        asked = [(row["prompt_ids"], row[response]) for row in rows]
-        values: list[float] = policy.likelihoods(policy.load(base), asked).tolist()
-        return values
+        """As `rmpipe.direct` trains, by DPO: its loss is Bradley-Terry's on these rewards."""
+        config = Direct(beta=self.beta, training=self.training)
+        direct.train(base, rows, out, config=config, seed=seed, log=log, reference=self.reference)
 
     def scorer(
         self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
@@ -107,17 +78,3 @@ def implicit_reward(logprobs: Any, reference: Any, mask: Any, beta: float) -> An
     """
     difference = logprobs if reference is None else logprobs - reference
     return beta * (difference * mask).sum(-1)
-
-
-def _trainer() -> type:
-    """TRL's DPO with ids and reference likelihoods that are already there."""
-    from trl import DPOTrainer
-
-    class Trainer(DPOTrainer):
-        def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-        def _precompute_ref_logps(self, dataset: Any, *_: Any, **__: Any) -> Any:
-            return dataset
-
-    return Trainer

@@ -22,7 +22,7 @@ from typing import Any
 
 from rmpipe.store import write_whole
 
-MODELS = {"Weights": "policy", "Policy": "aligned", "RewardModel": "reward-model"}
+MODELS = {"Weights": "policy", "Policy": "aligned", "Preferred": "aligned", "RewardModel": "reward-model"}
 """Kinds of artifact that are models, and what MLflow calls each."""
 
 
@@ -69,7 +69,7 @@ class Execution:
     @property
     def registered(self) -> str:
         """What its model is registered by: `pocket-reward-model-off`, `pocket-aligned-weak-off-rloo`."""
-        names = ("base", "policy", "reward_model", "algorithm")
+        names = ("base", "policy", "reward_model", "algorithm", "training", "subset")
         labels = [self.labels[name] for name in names if name in self.labels]
         return registrable("-".join([self.study or "rmpipe", MODELS[self.kind], *labels]))
 

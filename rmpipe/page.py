@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import caption, citation, figure, frame, generalised
+from rmpipe import caption, citation, diagnosed, displaced, figure, frame, generalised
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
     from jinja2 import Template
     from markupsafe import Markup
+
+    from rmpipe.artifact import Diagnosis
 
 COLUMNS = {
     "truth_gain": ("Ground-truth gain", "sd"), "proxy_gain": ("Proxy gain", "sd"), "variance": ("Variance", ""),
@@ -34,15 +37,26 @@ CONTROLS = {
 }
 
 
-def render(answer: dict[str, Any], address: str = "") -> str:
+def render(answer: dict[str, Any], address: str = "", diagnoses: Mapping[str, Diagnosis] | None = None) -> str:
     """The page of an answer.
 
     Args:
         answer: as `Ranking.answer()` gives it, of any flow.
         address: of that ranking, where it has one.
+        diagnoses: of its pairs before training, by `diagnosed.key`; `displace` has them in its answer.
     """
-    if answer.get("flow") == "generalise":
-        return generalised.render(answer, address)
+    before = diagnosed.told(answer, diagnoses or {})
+    match answer.get("flow"):
+        case "displace":
+            return displaced.render(answer, address)
+        case "generalise":
+            return generalised.render(answer, address, before)
+        case _:
+            return _taught(answer, address, before)
+
+
+def _taught(answer: dict[str, Any], address: str, before: dict[str, Any] | None) -> str:
+    """The page of an answer to `teach`."""
     names = list(dict.fromkeys(item["reward_model"] for item in answer["curves"]))
     ink = figure.colours(names)
     trained = {row["reward_model"]: row["trained"] for row in answer["rows"]}
@@ -58,6 +72,8 @@ def render(answer: dict[str, Any], address: str = "") -> str:
         warning=NO_TRUTH if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else "",
         rest=[text for text in answer["sentences"] if text not in leads and text != NO_TRUTH],
         claims=_claims(answer),
+        before=before,
+        quantiles=diagnosed.COLUMNS,
         ranking=citation.RANKING,
         taught=citation.TAUGHT,
         why=f"rmpipe why {address}" if address else f"rmpipe rank {answer['study']}",

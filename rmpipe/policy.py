@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmpipe.config import StudyError
 from rmpipe.drawing import Batch, Sampled, left_padded, noise_of, positions_of, warp_of
-from rmpipe.text import Text, encode, padding_id, parted
+from rmpipe.text import Text, encode, held, padding_id, parted
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Pair = tuple[list[int], list[int]]  # tokens of a prompt, and of a response to it
 
 LOGITS = 2**25  # most logits of a batch that are held at a time when likelihoods are asked for: 128 MiB in float32
+TOKENS = 2**14  # most tokens of a batch then, its padding among them
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class LanguageModel:
     @property
     def context(self) -> int:
         """The most tokens it can hold."""
-        config = self.model.config.get_text_config()
-        return int(getattr(config, "max_position_embeddings", None) or 1 << 30)
+        return held(self.model.config, self.tokenizer)
 
 
 # -- loading --------------------------------------------------------------------------------------------------------
@@ -75,6 +75,19 @@ def check_folder(path: Path | str) -> None:
     for name, patterns in needed.items():
         if not any(next(folder.glob(pattern), None) for pattern in patterns):
             raise StudyError(f"{folder}: {name} missing; save a model there with save_pretrained (safetensors)")
+    for file in folder.glob("*.safetensors"):
+        _check_whole(file)
+
+
+def _check_whole(file: Path) -> None:
+    """Refuse weights whose file was cut or altered, which its header tells."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        raise StudyError(f"{file}: no whole safetensors file ({error}); copy or save the model again") from error
 
 
 @contextmanager
@@ -195,7 +208,7 @@ def token_log_probabilities(
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Log-probability and entropy at each token of each response, in length-sorted batches.
 
-    Logits are made for responses alone, and for no more rows at a time than `LOGITS` of them take.
+    Logits are made for responses alone, and for no more tokens at a time than `LOGITS` of them take.
 
     Args:
         pairs: those without a response are left out.
@@ -206,31 +219,130 @@ def token_log_probabilities(
     Raises:
         StudyError: a pair is longer than the model's context.
     """
-    lengths = [len(prompt_ids) + len(ids) for prompt_ids, ids in pairs]
-    order = sorted((index for index, (_, ids) in enumerate(pairs) if ids), key=lambda index: -lengths[index])
-    if order and lengths[order[0]] > language_model.context:
-        told = f"prompt and response {order[0]} have {lengths[order[0]]} tokens"
-        raise StudyError(f"{told}, but the model holds {language_model.context}; leave out long texts")
-    vocabulary = language_model.model.config.get_text_config().vocab_size
-    longest = max((len(pairs[index][1]) for index in order), default=0)
-    size = max(1, min(batch_size, LOGITS // (vocabulary * (longest + 1))))
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
+    for part in _batches(language_model, pairs, batch_size):
         with evaluating(language_model.model):
-            logprobs, entropies = _likelihoods(language_model, [pairs[index] for index in part])
+            _, *told = read(language_model.model, *_padded(language_model, [pairs[index] for index in part]))
+            logprobs, entropies = (values.cpu() for values in told)
         for row, index in enumerate(part):
             count = len(pairs[index][1])
             yield index, logprobs[row, -count:], entropies[row, -count:]
 
 
-def _likelihoods(language_model: LanguageModel, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities and entropies, (pairs, longest response), aligned on the right, on the CPU."""
-    model, written = language_model.model, max(len(response) for _, response in pairs)
-    ids, mask = left_padded([a + b for a, b in pairs], padding_id(language_model.tokenizer), model.device)
+def _batches(language_model: LanguageModel, pairs: Sequence[Pair], batch_size: int) -> Iterator[list[int]]:
+    """Pairs of like length, no more at a time than `TOKENS` of them."""
+    lengths = [len(prompt_ids) + len(ids) for prompt_ids, ids in pairs]
+    order = sorted((index for index, (_, ids) in enumerate(pairs) if ids), key=lambda index: -lengths[index])
+    if order and lengths[order[0]] > language_model.context:
+        told = f"prompt and response {order[0]} have {lengths[order[0]]} tokens"
+        raise StudyError(f"{told}, but the model holds {language_model.context}; leave out long texts")
+    size = at_once(batch_size, lengths[order[0]]) if order else 1
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def at_once(batch_size: int, longest: int) -> int:
+    """How many texts are read together of which the longest has so many tokens."""
+    return max(1, min(batch_size, TOKENS // longest))
+
+
+def _padded(language_model: LanguageModel, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Ids and mask, and how many tokens each response has."""
+    whole, padding = [a + b for a, b in pairs], padding_id(language_model.tokenizer)
+    return *left_padded(whole, padding, language_model.model.device), [len(response) for _, response in pairs]
+
+
+def read(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, counts: list[int]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """One pass of some texts: what the model knew before each token of a response, and how likely it found that token.
+
+    Where `LOGITS` does not hold all logits, the unembedding makes those of some tokens at a time, after the pass. A
+    model that does more to its logits than that (a cap, a scale) makes all of them itself, one text after the other.
+
+    Args:
+        ids: (n, tokens), padded on the left.
+        mask: (n, tokens), 1 where attended.
+        counts: tokens of each response, with which a text ends.
+
+    Returns:
+        the states that the unembedding reads, (n, longest response, width); log-probabilities and entropies, (n,
+        longest response), nats. Aligned on the right; what comes before a response means nothing.
+    """
+    import torch
+
+    written, rows = max(counts), LOGITS // model.config.get_text_config().vocab_size
+    if len(ids) * (written + 1) <= rows:
+        return _whole(model, ids, mask, written)
+    states, last = _forward(model, ids, mask, written, last=True)
+    unembedding = model.get_output_embeddings()
+    if not torch.allclose(last, unembedding(states[:, -1:]), rtol=1e-3, atol=1e-3):
+        alone = [_whole(model, *row, written) for row in zip(ids.split(1), mask.split(1), strict=True)]
+        states, logprobs, entropies = (torch.cat(each) for each in zip(*alone, strict=True))
+        return states, logprobs, entropies
+    asked = torch.arange(written, device=ids.device) >= written - ids.new_tensor(counts)[:, None]
+    parts = [part[asked].split(max(1, rows)) for part in (states[:, :-1], ids[:, -written:])]
+    found = [_likelihoods(unembedding(known), said) for known, said in zip(*parts, strict=True)]
+    logprobs, entropies = (torch.zeros(asked.shape, device=ids.device) for _ in range(2))
+    logprobs[asked], entropies[asked] = (torch.cat(each) for each in zip(*found, strict=True))
+    return states[:, :-1], logprobs, entropies
+
+
+def _whole(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, written: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As `read`, all logits at once."""
+    states, logits = _forward(model, ids, mask, written)
+    return states[:, :-1], *_likelihoods(logits[:, :-1], ids[:, -written:])
+
+
+def _forward(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, written: int, *, last: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The states that the unembedding reads at the last `written + 1` places; logits there, or at the last alone."""
+    caught: list[torch.Tensor] = []
+
+    def catch(_: Any, given: tuple[torch.Tensor, ...]) -> Any:
+        caught.append(given[0])
+        return (given[0][:, -1:],) if last else None
+
+    hook = model.get_output_embeddings().register_forward_pre_hook(catch)
     told = {"attention_mask": mask, "position_ids": positions_of(mask), "use_cache": False}
-    spread = model(ids, logits_to_keep=written + 1, **told).logits[:, :-1].float().log_softmax(-1)
-    chosen = spread.gather(-1, ids[:, -written:, None])[..., 0]
-    return chosen.cpu(), -(spread.exp() * spread).sum(-1).cpu()
+    try:
+        logits = model(ids, logits_to_keep=written + 1, **told).logits
+    finally:
+        hook.remove()
+    return caught[0], logits
+
+
+def _likelihoods(logits: torch.Tensor, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-probabilities of these tokens, and entropies."""
+    spread = logits.float().log_softmax(-1)
+    return spread.gather(-1, ids[..., None])[..., 0], -(spread.exp() * spread).sum(-1)
+
+
+def _spread(language_model: LanguageModel, pairs: list[Pair]) -> torch.Tensor:
+    """Log-probabilities of every token at each place of a response, aligned on the right."""
+    ids, mask, counts = _padded(language_model, pairs)
+    _, logits = _forward(language_model.model, ids, mask, max(counts))
+    return logits[:, :-1].float().log_softmax(-1)
+
+
+def next_tokens(
+    language_model: LanguageModel, pairs: Sequence[Pair], *, batch_size: int = 64
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Log-probabilities of every token at each place of each response, of no more pairs at a time than `LOGITS` holds.
+
+    Yields:
+        (index of the pair, (tokens, vocabulary)), nats, on the CPU.
+    """
+    vocabulary = language_model.model.config.get_text_config().vocab_size
+    longest = max((len(ids) for _, ids in pairs), default=0)
+    size = max(1, min(batch_size, LOGITS // (vocabulary * (longest + 1))))
+    for part in _batches(language_model, pairs, size):
+        with evaluating(language_model.model):
+            spread = _spread(language_model, [pairs[index] for index in part])
+        for row, index in enumerate(part):
+            yield index, spread[row, -len(pairs[index][1]) :].cpu()
 
 
 def divergence(

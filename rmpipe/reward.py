@@ -20,7 +20,7 @@ from rmpipe import truth
 from rmpipe.algorithm import Log, PairTraining
 from rmpipe.config import Config, Registry, Runtime, StudyError, canonical_json
 from rmpipe.source import fingerprint_path
-from rmpipe.text import Text
+from rmpipe.text import Text, held, length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ Change = Callable[["np.ndarray", Sequence[Text], Sequence[str]], "np.ndarray"]
 
 class Kind(
     Registry, Config, key="kind", group="rmpipe.reward_models",
-    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative"),
+    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative", "rmpipe.refusal"),
 ):  # fmt: skip
     """A reward model as a study describes it.
 
@@ -123,6 +123,10 @@ class Trained(Kind):
             StudyError: names the field, what is wrong and the remedy.
         """
 
+    def tokens(self, tokenizer: Any, prompt: Text, response: str) -> int:
+        """How many tokens a prompt with a response is read as, in training and in scoring."""
+        return length(tokenizer, prompt, response)
+
     def train(self, base: Path, rows: Iterable[dict[str, Any]], out: Path, *, seed: int, log: Log) -> None:
         """Train, and save the model with its tokenizer.
 
@@ -153,6 +157,29 @@ class Pretrained(Kind):
     def describe(self) -> str:
         """One line for a person."""
         return f"pretrained: {self.path}" + (f" at {self.revision}" if self.revision else "")
+
+    def tokenizer(self) -> Any:
+        """That of a local folder; None of another, or where code of its own would have to be run."""
+        if self.trust_remote_code or not Path(self.path).is_dir():
+            return None
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.path)
+
+    def context(self) -> int | None:
+        """The most tokens that it holds, or is said to be given, where its tokenizer is known; else None."""
+        if (tokenizer := self.tokenizer()) is None:
+            return None
+        from transformers import AutoConfig
+
+        fits = held(AutoConfig.from_pretrained(self.path), tokenizer)
+        return min(self.max_length or fits, fits)
+
+    def tokens(self, tokenizer: Any, prompt: Text, response: str) -> int:
+        """How many tokens a prompt with a response is read as."""
+        from rmpipe.scoring import encoded
+
+        return len(encoded(tokenizer, self.form, prompt, response))
 
     def scorer(
         self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
@@ -223,11 +250,14 @@ class Transform(Kind):
         batch_tokens: int = 8192,
     ) -> Scorer:  # fmt: skip
         """Scores with the other model, and changes what it says."""
+        import numpy as np
+
         (inner,), change = components, self.change(folder)
 
         def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
             rewards = inner(prompts, responses).astype("float64")
-            return _rewards(change(rewards, prompts, responses), len(responses), self.describe())
+            changed = change(rewards, prompts, responses)
+            return _rewards(changed, len(responses), self.describe(), untold=np.isnan(rewards))
 
         return score
 
@@ -395,7 +425,8 @@ class Ensemble(Kind):
 
         def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
             each = [np.asarray(inner(prompts, responses), dtype=np.float64) for inner in components]
-            return _rewards(np.average(each, axis=0, weights=self.weights), len(responses), self.describe())
+            mean, untold = np.average(each, axis=0, weights=self.weights), np.isnan(each).any(axis=0)
+            return _rewards(mean, len(responses), self.describe(), untold=untold)
 
         return score
 
@@ -434,15 +465,19 @@ def _normal(seed: int, values: list[Any]) -> np.ndarray:
     return np.array([NormalDist().inv_cdf(_uniform(seed, value)) for value in values])
 
 
-def _rewards(values: Any, count: int, who: str) -> np.ndarray:
-    """Rewards as (count,) float32. Raises StudyError for another shape or for what is not finite, and names the row."""
+def _rewards(values: Any, count: int, who: str, untold: Any = False) -> np.ndarray:
+    """Rewards as (count,) float32. Raises StudyError for another shape or for what is not finite, and names the row.
+
+    Args:
+        untold: where a judge could not tell, so that NaN is what it should be.
+    """
     import numpy as np
 
     with np.errstate(over="ignore"):
         rewards = np.asarray(values, dtype=np.float32)
     if rewards.shape != (count,):
         raise StudyError(f"{who}: gave shape {rewards.shape} for {count} responses; one number each is needed")
-    if not np.isfinite(rewards).all():
-        row = int(np.flatnonzero(~np.isfinite(rewards))[0])
+    if not (known := np.isfinite(rewards) | untold).all():
+        row = int(np.flatnonzero(~known)[0])
         raise StudyError(f"{who}: row {row} has the reward {rewards[row]}; rewards must be finite in float32")
     return rewards

@@ -9,20 +9,35 @@ said, `reward_models.half = false` takes a section away, and `--set a.b=c` does 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
 from rmpipe.algorithm import Finetuning
 from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, explain, nearest
-from rmpipe.dataset import Dataset
+from rmpipe.dataset import Dataset, WorldSource
 from rmpipe.demonstration import Demonstrations
+from rmpipe.diagnosis import Diagnosing
+from rmpipe.pair import FIELDS
 from rmpipe.policy import check_folder
-from rmpipe.reward import Kind, Trained
+from rmpipe.preference import records
+from rmpipe.reading import SHORTER, Reading, called
+from rmpipe.refusal import Judge, Refusal
+from rmpipe.reward import Kind, Pretrained, Trained
 from rmpipe.sheet import change_in, load, prefixed
 from rmpipe.source import check_place, check_there
+from rmpipe.table import Row
+from rmpipe.text import held, length
+from rmpipe.world.words import DANGER
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+NAMED = ("id", *FIELDS)
 
 
 class Drawing(Config):
@@ -65,6 +80,10 @@ class Base(Registry, Config, key="kind", group="rmpipe.bases"):
         """Its tokenizer, where it can be had without fetching anything; else None."""
         return None
 
+    def context(self) -> int | None:
+        """The most tokens that it holds, where that is known without fetching anything; else None."""
+        return None
+
     def tied(self) -> bool:
         """Whether it is known, without fetching anything, that its unembedding is its embedding."""
         return False
@@ -75,6 +94,9 @@ class WorldBase(Base):
 
     kind: Literal["world"] = "world"
     documents: int = Field(40_000, ge=1)
+    danger: Annotated[float, Neutral(0.0)] = Field(0.0, ge=0, le=1)
+    """Share of the documents that are about the dangerous topic, `vault`: three in four of these refuse. At 0 the base
+    has no token for what only that topic speaks of."""
     hidden: int = Field(64, ge=1)
     layers: int = Field(2, ge=1)
     heads: int = Field(4, ge=1)
@@ -84,7 +106,13 @@ class WorldBase(Base):
         """The world's."""
         from rmpipe import world
 
-        return world.tokenizer()
+        return world.tokenizer(dangerous=self.danger > 0)
+
+    def context(self) -> int:
+        """The world's."""
+        from rmpipe.world.model import LONGEST
+
+        return LONGEST
 
     @model_validator(mode="after")
     def _in_whole_heads(self) -> WorldBase:
@@ -115,6 +143,14 @@ class PretrainedBase(Base):
         tokenizer.add_tokens(list(self.added_tokens))
         return tokenizer
 
+    def context(self) -> int | None:
+        """That of a local folder, as its configuration and its tokenizer say."""
+        if not Path(self.path).is_dir():
+            return None
+        from transformers import AutoConfig, AutoTokenizer
+
+        return held(AutoConfig.from_pretrained(self.path), AutoTokenizer.from_pretrained(self.path))
+
     def tied(self) -> bool:
         """As a local folder's configuration says."""
         from transformers import AutoConfig
@@ -135,7 +171,13 @@ class PolicySpec(Config):
 Seeds = tuple[Annotated[int, Field(ge=0, lt=2**32)], ...]
 
 
-class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.teaching", "rmpipe.generalising")):
+class Study(
+    Registry,
+    Config,
+    key="flow",
+    group="rmpipe.flows",
+    ours=("rmpipe.teaching", "rmpipe.generalising", "rmpipe.displacing"),
+):
     """What a person says about any inquiry.
 
     Attributes:
@@ -159,6 +201,8 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
     reward_models: dict[str, SerializeAsAny[Kind]]
     collecting: Collecting = Collecting()
     scoring: Scoring = Scoring()
+    diagnosing: Diagnosing | None = None
+    """Look at every pair, before training, for what may push its preferred response away: `diagnosing = {}`."""
 
     @field_validator("seeds")
     @classmethod
@@ -216,6 +260,9 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
                     check_folder(config.path)
                 except StudyError as error:
                     raise StudyError(f"{where}.path: {error}") from error
+        for name, kind in self.reward_models.items():
+            if isinstance(kind, Refusal):
+                check_judge(f"reward_models.{name}.judge", kind.judge, self.collecting)
         self._check_tokenizers()
         for name, policy in self.policies.items():
             if policy.demonstrations is not None:
@@ -229,12 +276,71 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
         for name, kind in self.reward_models.items():
             if not isinstance(kind, Trained):
                 continue
-            for policy in [kind.base] if kind.base else self.policies:
-                base = self.policies[policy].base
+            for base in self._bases_of(kind):
                 try:
                     self._check_base(kind, self.bases[base])
                 except StudyError as error:
-                    raise StudyError(f"reward_models.{name}.{error} (bases.{base})") from error
+                    out = f"reward_models.{name} = false leaves it out"
+                    raise StudyError(f"reward_models.{name}.{error} (bases.{base}; {out})") from error
+
+    def _bases_of(self, kind: Trained) -> list[str]:
+        """The bases that a reward model may start from."""
+        policies = [kind.base] if kind.base else self.policies
+        return list(dict.fromkeys(self.policies[policy].base for policy in policies))
+
+    def check_lengths(self, pairs: pd.DataFrame | None) -> None:
+        """Refuse texts that are too long for the model that reads them, where its tokenizer and they are at hand.
+
+        Args:
+            pairs: those of the data set, for the first seed; None where they must be fetched.
+
+        Raises:
+            StudyError: as `Reading.check`.
+        """
+        if pairs is None:
+            return
+        models = dict(self._sources())
+        there = cache(lambda name: (models[name].tokenizer(), models[name].context()))
+        for reading in self.readings(pairs):
+            tokenizer, context = there(reading.model)
+            if tokenizer is not None and context is not None:
+                reading.check(tokenizer, context)
+
+    def readings(self, pairs: pd.DataFrame) -> Iterator[Reading]:
+        """What is read: the pairs that reward models learn from here and are asked about, and those to be diagnosed.
+
+        Args:
+            pairs: those of the data set, for the first seed.
+        """
+        learnt, asked = records(pairs[pairs["split"] == "reward"], NAMED), self.asked(pairs)
+        for name, kind in self.reward_models.items():
+            if not isinstance(kind, Trained | Pretrained):
+                continue
+            who = f"reward_models.{name}"
+            remedy = f"{SHORTER}, or set {who}.truncate = true" if hasattr(kind, "truncate") else SHORTER
+            for model in [who] if isinstance(kind, Pretrained) else [f"bases.{base}" for base in self._bases_of(kind)]:
+                if isinstance(kind, Trained) and kind.on_policy < 1:
+                    shorter = f"leave longer pairs out by {who}.training.max_length, at most what it holds"
+                    rows, most = learnt[: kind.pairs], kind.training.max_length
+                    yield Reading(who, model, called("dataset", self.dataset), rows, kind.tokens, shorter, most)
+                for where, rows in asked.items() if not getattr(kind, "truncate", False) else ():
+                    yield Reading(who, model, where, rows, kind.tokens, remedy)
+        if self.diagnosing is not None:
+            rows = records(self.diagnosed(pairs, self.diagnosing), NAMED)
+            for base in dict.fromkeys(policy.base for policy in self.policies.values()):
+                yield Reading("diagnosing", f"bases.{base}", called("dataset", self.dataset), rows, length)
+
+    def diagnosed(self, pairs: pd.DataFrame, asked: Diagnosing) -> pd.DataFrame:
+        """The pairs that are looked at before training, as far as they are at hand.
+
+        Args:
+            pairs: those of the data set, for the first seed.
+        """
+        return pairs[pairs["split"] == asked.split][: asked.limit]
+
+    def asked(self, pairs: pd.DataFrame) -> dict[str, list[Row]]:
+        """The pairs that reward models are asked about, as far as they are at hand, by what the study calls them."""
+        return {called("dataset", self.dataset): records(pairs[pairs["split"] == "test"], NAMED)}
 
     def _check_base(self, kind: Trained, base: Base) -> None:
         if kind.particular and (tokenizer := base.tokenizer()) is not None:
@@ -255,6 +361,7 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
 
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
+        _check_written("", self)
         if self.ground_truth is not None:
             known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
@@ -268,19 +375,48 @@ class Study(Registry, Config, key="flow", group="rmpipe.flows", ours=("rmpipe.te
                     known(f"reward_models.{name}.{attribute}", value, self.policies)
             if isinstance(kind, Trained):
                 _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
+        self.check_words("dataset", self.dataset)
         _acyclic(self.reward_models)
         if self.ground_truth is not None and self.made_here(self.ground_truth):
             told = f"{self.ground_truth} is trained on the pairs that it is to label"
             raise StudyError(f"ground_truth: {told}; name a function, or a model from a folder or the hub")
         self._check_places()
 
+    def check_words(self, where: str, data: Dataset) -> None:
+        """Refuse the world's dangerous topic where a base has no tokens for its words.
+
+        Args:
+            where: what the study calls the data set.
+        """
+        topics = set(data.topics or ()) & set(DANGER) if isinstance(data, WorldSource) else ()
+        for name, base in self.bases.items():
+            if topics and isinstance(base, WorldBase) and not base.danger:
+                told = f"0, so that the base has no tokens for {where}.topics = {sorted(topics)}"
+                raise StudyError(f"bases.{name}.danger: {told}; set danger = 0.1, or leave the topic out")
+
     def _check_places(self) -> None:
         shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
-        for where, config in [("dataset", self.dataset), *shown, *self._sources()]:
+        members = [(f"{section}.{name}", member) for section in self.families
+                   for name, member in getattr(self, section).items()]  # fmt: skip
+        read = [(f"{where}.data", member.data) for where, member in members if hasattr(member, "data")]
+        for where, config in [("dataset", self.dataset), *shown, *members, *read]:
             if getattr(config, "source", None) == "local" and not Path(config.path).exists():
                 raise StudyError(f"{where}.path: {config.path}: nothing there; give a file or a folder that is")
             check_there(config, where)
         check_place(self.dataset.tokenizer, "dataset.tokenizer")
+
+
+def check_judge(where: str, judge: Judge, drawing: Drawing) -> None:
+    """Refuse a judge that lacks something, or cannot read what is drawn.
+
+    Raises:
+        StudyError: names the place, what is wrong and the remedy.
+    """
+    try:
+        judge.check()
+        judge.fits(drawing.max_new_tokens)
+    except StudyError as error:
+        raise StudyError(f"{where}.{error}") from error
 
 
 def known(where: str, name: str, members: dict[str, Any]) -> None:
@@ -291,6 +427,29 @@ def known(where: str, name: str, members: dict[str, Any]) -> None:
     """
     if name not in members:
         raise StudyError(f"{where}: no {name!r} there; {nearest(name, list(members))}")
+
+
+def _check_written(where: str, value: Any) -> None:
+    """Refuse a class of somebody's own, wherever a study names it, that leaves out what its family asks for."""
+    kind = type(value)
+    if isinstance(value, Registry) and (names := lacking(kind)):
+        told = (
+            f"{kind.__module__}:{kind.__name__} has no {' and no '.join(names)}; write it, as docs/extending.md shows"
+        )
+        raise StudyError(f"{where}.{kind.key}: {told}")
+    inside: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Config):
+        inside = ((name, getattr(value, name)) for name in kind.model_fields)
+    elif isinstance(value, dict | tuple):
+        inside = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in inside:
+        _check_written(f"{where}.{name}" if where else str(name), part)
+
+
+def lacking(kind: type) -> list[str]:
+    """The methods that a class leaves open: those that do nothing but raise NotImplementedError."""
+    codes = {name: getattr(getattr(kind, name, None), "__code__", None) for name in dir(kind)}
+    return [name for name, code in codes.items() if code and code.co_names == (NotImplementedError.__name__,)]
 
 
 def _check_finetuned(where: str, policy: PolicySpec) -> None:

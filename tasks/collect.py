@@ -33,4 +33,5 @@ def collect(
     pairs, summary = pairs_from_samples(prompts, responses, rewards)
     pairs.to_parquet(out / "preferences.parquet")
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    return Preferences.at(out, f"{len(pairs)} on-policy pairs", pairs=float(len(pairs)))
+    untold = f", {summary['untold']} not told" if "untold" in summary else ""
+    return Preferences.at(out, f"{len(pairs)} on-policy pairs{untold}", pairs=float(len(pairs)))

@@ -17,9 +17,9 @@ from tasks.stage import stage
 @stage(version=1)
 def pretrain(config: WorldBase, seed: int, *, out: Path, log: Log) -> Weights:
     """A tiny language model from random weights, trained on the embedded world's documents."""
-    tokenizer = world.tokenizer()
-    model = world.new_model(seed, hidden=config.hidden, layers=config.layers, heads=config.heads)
-    rows = [{"text": text} for text in world.documents(seed, config.documents)]
+    tokenizer, shape = config.tokenizer(), {"hidden": config.hidden, "layers": config.layers, "heads": config.heads}
+    model = world.new_model(seed, **shape, dangerous=config.danger > 0)
+    rows = [{"text": text} for text in world.documents(seed, config.documents, config.danger)]
     trained((model, tokenizer), rows, out / "model", config=config.training, seed=seed, log=log)
     return Weights.at(out, f"{model.num_parameters():,} parameters", parameters=float(model.num_parameters()))
 

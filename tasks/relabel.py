@@ -29,10 +29,11 @@ def relabel(
     kept = {name: int((pairs["split"] == name).sum()) for name in SPLITS}
     for name, count in kept.items():
         if not count and (raw["split"] == name).any():
-            raise StudyError(
-                f'ties: the ground truth gives every pair of the {name} split one score; set ties = "keep"'
-            )
+            found = "gives every pair" if "untold" not in counts else "cannot tell, or gives, every pair"
+            raise StudyError(f'ties: the ground truth {found} of the {name} split one score; set ties = "keep"')
     summary = {**counts, "kept": kept}
     pairs.to_parquet(out / "preferences.parquet")
     (out / "summary.json").write_text(json.dumps({**preferences.json("summary.json"), "relabel": summary}, indent=1))
-    return Preferences.at(out, f"{len(pairs)} pairs, {int(pairs['swapped'].sum())} swapped", pairs=float(len(pairs)))
+    untold = f", {counts['untold']} not told" if "untold" in counts else ""
+    told = f"{len(pairs)} pairs, {int(pairs['swapped'].sum())} swapped{untold}"
+    return Preferences.at(out, told, pairs=float(len(pairs)))

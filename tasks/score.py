@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmpipe.artifact import Preferences, RewardModel, Rollouts, Scores
+from rmpipe.config import StudyError
 from rmpipe.pair import SIDES
 from rmpipe.preference import records
 from rmpipe.reward import Scorer
@@ -39,6 +40,9 @@ def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferen
             told = {"batch_tokens": config.batch_tokens}
             each = [_of_pairs(scorer_of(reward_model, look, **told), texts) for look in looks]
             np.save(out / "looks.npy", np.stack(each))
+    if np.isnan(rewards).any():
+        untold = f"of {int(np.isnan(rewards).sum())} of {rewards.size} responses it cannot tell"
+        raise StudyError(f"{reward_model.address}: {untold}; it may label pairs, and give no rewards")
     shape = " x ".join(map(str, rewards.shape))
     return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)))
 

@@ -1,8 +1,9 @@
 """The mechanism: a stage is a function; its address is a hash of what it was told.
 
 `@stage` reads a function's annotations: a `Config` (or a plain value) is configuration, an `Artifact` an input, the
-return annotation the output. Calling a stage inside `planning()` computes its address and notes the call; `run` then
-executes exactly what `plan` printed. Outside of `planning()` the call runs at once.
+return annotation the output. An input that is None by default was added later: at None it moves no address. Calling a
+stage inside `planning()` computes its address and notes the call; `run` then executes exactly what `plan` printed.
+Outside of `planning()` the call runs at once.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Call:
         for name in self.stage.settings:
             value = self.told[name]
             config |= identity(value) if name == "config" else {name: plain(value)}
-        inputs = {name: addresses(self.told[name]) for name in self.stage.inputs}
+        given = {name: self.told[name] for name in self.stage.inputs}
+        inputs = {name: addresses(v) for name, v in given.items() if v is not None or name not in self.stage.later}
         return {"stage": self.stage.name, "version": self.stage.version, "config": config, "inputs": inputs}
 
     @cached_property
@@ -82,14 +84,17 @@ class Call:
         return " · ".join([" ".join([self.stage.name, *names]), *seed])
 
     def __reduce__(self):
-        return _rebuild, (self.stage.module, self.stage.name, self.told, self.labels, self.code)
+        as_planned = {"identity": self.identity, "code": self.code}
+        return _rebuild, (self.stage.module, self.stage.name, self.told, self.labels, as_planned)
 
 
-def _rebuild(module: str, name: str, told: dict[str, Any], labels: dict[str, Any], code: dict[str, str]) -> Call:
+def _rebuild(
+    module: str, name: str, told: dict[str, Any], labels: dict[str, Any], as_planned: dict[str, dict[str, Any]]
+) -> Call:
     from importlib import import_module
 
     call = Call(getattr(import_module(module), name), told, labels)
-    call.__dict__["code"] = code  # as it was planned: an edit since then is not what the workers have loaded
+    call.__dict__.update(as_planned)  # an edit since then is not what the workers have loaded
     return call
 
 
@@ -107,6 +112,7 @@ class Stage(Generic[A]):
         told = [name for name in self.signature.parameters if name not in ("out", "log")]
         self.inputs = [name for name in told if _holds_artifacts(hints[name])]
         self.settings = [name for name in told if name not in self.inputs]
+        self.later = {name for name in self.inputs if self.signature.parameters[name].default is None}
 
     def __call__(self, *args: Any, **kwargs: Any) -> A:
         bound = self.signature.bind_partial(*args, **kwargs)

@@ -19,6 +19,8 @@ import pytest
 from rmpipe.config import StudyError
 from rmpipe.lineage import model_path
 
+pytestmark = pytest.mark.slow
+
 SERVE = Path(__file__).parents[1] / "mlflow" / "serve"
 
 

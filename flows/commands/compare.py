@@ -26,6 +26,7 @@ RUN, CODE = "[0-9a-f]{32}", "[0-9a-f]{12}"
 SAYS = {
     "rank": "which reward model teaches a policy best",
     "judge": "which reward model is most accurate on each set of pairs",
+    "weigh": "which preference pairs push the preferred response away",
 }
 """What the answer of each question says."""
 MANY = 3
@@ -225,7 +226,7 @@ def _block(title: str, rows: list[Row], form: Form) -> list[str]:
         for index, number in enumerate(row.numbers):
             lines.append([*(names if index == 0 else ["", ""]), form.numbers[number.name], *_cells(number)])
     same = [f"{row.names[2]} ({_change(*row.ranks)})" for row in rows if not row.numbers]
-    told = _table(lines, ["reward model", "rank", "number"]) if lines else []
+    told = _table(lines, [form.ranked, "rank", "number"]) if lines else []
     words = f"the same artifacts, on the {form.unit}s that both have"
     return [title, *told, *(_wrapped(f"{words}: {', '.join(same)}") if same else []), ""]
 

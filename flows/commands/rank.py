@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from rmpipe.artifact import Ranking
 
 
-PRINTED = ("flow", "study", "rows", "correlations", "contests", "contrasts", "groups", "generation", "sentences")
+PRINTED = (
+    "flow", "study", "rows", "correlations", "parts", "ladders", "advice", "singles", "diagnoses", "contests",
+    "contrasts", "groups", "generation", "sentences",
+)  # fmt: skip
 """The parts of an answer that `--json` prints, as far as its question has them."""
 
 

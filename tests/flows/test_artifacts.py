@@ -15,6 +15,7 @@ from rmpipe.artifact import Report
 NUMBER = {"value": 0.5, "low": 0.25, "high": 0.75}
 TAUGHT = {"policy": "weak", "algorithm": "rloo", "reward_model": "off", "rank": "1", "truth_gain": NUMBER}
 ASKED = {"policy": "weak", "set": "para", "shift": "token", "reward_model": "off", "rank": "1=", "accuracy": NUMBER}
+TRIED = {"policy": "weak", "training": "dpo", "subset": "low", "rank": "1=", "chosen": NUMBER}
 
 
 def report(home: Path, answer: dict[str, Any]) -> Report:
@@ -31,8 +32,12 @@ def report(home: Path, answer: dict[str, Any]) -> Report:
     [
         ({"rows": [TAUGHT]}, ["weak", "rloo", "1", "off", "0.50 [0.25, 0.75]", "", "", "", ""]),
         ({"flow": "generalise", "rows": [ASKED]}, ["weak", "para", "token", "1=", "off", "0.50 [0.25, 0.75]", "", ""]),
+        (
+            {"flow": "displace", "rows": [TRIED]},
+            ["weak", "dpo", "1=", "low", "0.50 [0.25, 0.75]", "", "", "", "", "", ""],
+        ),
     ],
-    ids=["teach", "generalise"],
+    ids=["teach", "generalise", "displace"],
 )
 def test_the_rows_are_a_table_by_what_tells_them_apart(monkeypatch, tmp_path: Path, answer, expected):
     left: dict[str, dict[str, Any]] = {}

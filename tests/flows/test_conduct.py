@@ -17,6 +17,8 @@ import pytest
 
 from rmpipe.lineage import Ledger
 
+pytestmark = pytest.mark.slow
+
 OFTEN = [
     word
     for part in ("bases.world.training", "policies.weak.finetuning", "algorithms.rloo")

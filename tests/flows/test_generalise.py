@@ -78,8 +78,8 @@ lower = "implicit"
 
 
 def blocks() -> tuple[dict[str, str], str]:
-    """The files that docs/extending.md shows, by name, and what it says of them in a study."""
-    text = (REPOSITORY / "docs" / "extending.md").read_text()
+    """The files that docs/extending.md shows for this question, by name, and what it says of them in a study."""
+    text = (REPOSITORY / "docs" / "extending.md").read_text().partition("## A similarity")[0]
     code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     said = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
     return dict(zip(("shouting.py", "terse.py"), code, strict=True)), "\n".join(said)
@@ -104,6 +104,20 @@ def told(place: Path, *words: str) -> str:
     return done.stdout
 
 
+def test_a_study_that_asks_for_it_tells_of_its_pairs_before_training(shifted):
+    place, printed = shifted
+    line = "diagnosing = {}"
+    (place / "asking.toml").write_text(f'extends = "shifted.toml"\n{line}\n')
+    again = told(place, "run", "asking.toml")
+    assert "3 of" in again.splitlines()[-1]  # a diagnosis a seed, and the report
+    page = Path(re.search(r"^report +(\S+)$", again, re.MULTILINE)[1])
+    text = (place / page).read_text()
+    assert "Which pairs may push the preferred response away" in text
+    assert len(set(re.findall(r"rmpipe why (diagnose/\w{12})", text))) == 2
+    before = Path(re.search(r"^report +(\S+)$", printed, re.MULTILINE)[1])
+    assert "push the preferred response away" not in (place / before).read_text()
+
+
 def test_the_answer_names_every_set_and_reward_model_the_ones_beside_the_study_too(shifted):
     place, printed = shifted
     answer = json.loads(told(place, "rank", "shifted.toml", "--json"))
@@ -123,7 +137,8 @@ def test_every_accuracy_is_that_of_the_scores_it_came_from(shifted):
             rewards = open_artifact(address, home).inputs["scored"][row["set"]].pairs()
             per_base.append(((rewards[:, 0] > rewards[:, 1]) + 0.5 * (rewards[:, 0] == rewards[:, 1])).mean())
         assert row["accuracy"]["value"] == pytest.approx(sum(per_base) / len(per_base))
-        assert row["bases"] == len(per_base) == 2
+        assert len(per_base) == 2
+        assert row["bases"] == (0 if row["reward_model"] == "terse" else 2)
 
 
 def test_a_shift_s_pairs_stand_beside_their_originals_and_keep_their_labels(shifted):
@@ -141,7 +156,7 @@ def test_a_look_at_half_time_is_scored_on_every_set(shifted):
     judged = next((home / "store" / "judge").iterdir())
     curves = json.loads((judged / "answer.json").read_text())["curves"]
     looked = [curve for curve in curves if curve["reward_model"] != "terse"]
-    assert all(curve["steps"] == [2] and all(len(line) == 2 for line in curve["sets"].values()) for curve in looked)
+    assert all(curve["steps"] == [2, 4] and all(len(line) == 2 for line in curve["sets"].values()) for curve in looked)
     assert len(looked) == 4
 
 
@@ -157,6 +172,6 @@ def test_a_reward_model_of_the_study_is_scored_from_its_folder_alone(shifted):
     from tasks.derive import scorer_of
 
     home = shifted[0] / "home"
-    evaluated = next((home / "store" / "evaluate").iterdir())
-    model = Artifact(f"evaluate/{evaluated.name}", home).inputs["reward_model"]
+    evaluated = [Artifact(f"evaluate/{one.name}", home) for one in (home / "store" / "evaluate").iterdir()]
+    model = next(one.inputs["reward_model"] for one in evaluated if one.record["labels"]["reward_model"] != "terse")
     assert len(scorer_of(model)(["tell me"], [" it is red"])) == 1

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+pytestmark = pytest.mark.slow
+
 JUDGE = """
 def judge(prompts, responses):
     raise ValueError("the judge has no budget left; top it up")

@@ -11,6 +11,8 @@ import pytest
 
 from rmpipe.store import Store
 
+pytestmark = pytest.mark.slow
+
 DATA = """
 [dataset]
 source = "local"

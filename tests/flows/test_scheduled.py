@@ -16,7 +16,7 @@ from flows import scheduled
 from flows.schedule import Schedule, _flow
 from rmpipe.config import StudyError
 
-for question in ("teach", "generalise"):
+for question in ("teach", "generalise", "displace"):
     assert _flow(question).name == question
     assert _flow(question).parameters == scheduled.teach.parameters
     schedule = Schedule("nightly", question, {"study": "x"}, cron="0 3 * * *", timezone="UTC", pool="p")

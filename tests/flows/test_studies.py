@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from flows.displace import displace
 from flows.inquiry import STUDIES
 from flows.teach import teach
 from rmpipe.config import StudyError
 from rmpipe.store import Store
 from rmpipe.study import Study
 from tasks.stage import planning
+
+pytestmark = pytest.mark.slow
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MODEL, PAIRS = SHARED / "models" / "stories260k", SHARED / "tinystories" / "pairs_vs_stories260k.jsonl"
@@ -66,6 +70,102 @@ def test_local_keeps_the_labels_of_the_data_and_stories_labels_them_afresh(tmp_p
         Study.read(STUDIES / "stories.toml", [*changes, "ground_truth="])
 
 
+# -- 2410.08847, planned on stand-ins: any model, any file of the form that is asked for ------------------------------
+
+PERSONA = ("question", "answer_matching_behavior")
+WITHOUT = [f"{section}={value}" for name in ("gemma", "llama") for section, value in (
+    (f"policies.{name}", "false"), (f"bases.{name}", "false"))]  # fmt: skip
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path) -> Path:
+    """A folder with a model, pairs, and statements of a persona."""
+    (tmp_path / "model").mkdir()
+    pairs = [{"prompt": f"p{n}", "chosen": f"a{n}", "rejected": "b"} for n in range(40)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    said = [dict(zip(PERSONA, (f"q{n}", ("Yes", "No")[n % 2]), strict=True)) for n in range(1000)]
+    (tmp_path / "persona.jsonl").write_text("\n".join(map(json.dumps, said)))
+    return tmp_path
+
+
+def planned(name: str, home: Path, changes: list[str]) -> Counter[str]:
+    """How many stages of each kind a study comes to."""
+    with planning(Store(home)) as plan:
+        displace(Study.read(STUDIES / f"{name}.toml", changes))
+    return Counter(step.call.stage.name for step in plan.steps.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "policies"), [("tokens", ("olmo", "olmo_taught")), ("tokens_never", ("olmo", "olmo_taught")),
+                           ("tokens_ipo", ("olmo_taught",))],
+)  # fmt: skip
+def test_single_tokens_are_preferred_by_a_base_and_by_what_was_taught(stand_ins, name, policies):
+    file, kept = stand_ins / "persona.jsonl", {*policies, "olmo"}
+    study = Study.read(STUDIES / f"{name}.toml")
+    changes = [f"policies.{one}=false" for one in study.policies if one not in policies]
+    changes += [f"bases.{one}=false" for one in study.bases if one not in kept]
+    changes += [f"dataset.path={file}", f"bases.olmo.path={stand_ins / 'model'}"]
+    changes += [f"policies.olmo_taught.demonstrations.data.path={file}"]
+    counts = planned(name, stand_ins, changes)
+    assert (counts["finetune"], counts["prepare"]) == (1, 2)  # what is shown is another data set
+    assert counts["single"] == counts["diagnose"] == len(policies)
+    single = Study.read(STUDIES / f"{name}.toml", changes).single
+    assert (single.steps, single.first_token, single.optimiser.name) == (100, True, "rmsprop")
+    assert (single.loss, single.beta) == (("ipo", 0.01) if name == "tokens_ipo" else ("dpo", 0.1))
+
+
+def test_the_tokens_are_those_of_the_paper(stand_ins):
+    told = {}
+    for name in ("tokens", "tokens_never"):
+        study = Study.read(STUDIES / f"{name}.toml", [f"dataset.path={stand_ins / 'persona.jsonl'}"])
+        rows, _ = study.dataset.rows(1)
+        told[name] = {(row["chosen"], row["rejected"], int(row["prompt"][1:]) % 2) for row in rows}
+        taught = study.policies["olmo_taught"]
+        assert taught.finetuning.steps * taught.finetuning.batch_size >= 1000  # one epoch
+    assert told == {"tokens": {("Yes", "No", 1)}, "tokens_never": {("No", "Never", 0)}}
+
+
+@pytest.mark.parametrize("name", ["quantiles", "alpacafarm"])
+def test_every_quantile_of_each_similarity_is_trained_on_and_so_are_the_controls(stand_ins, name):
+    table = f'dataset={{source = "local", path = "{stand_ins / "pairs.jsonl"}", policy_fraction = 0}}'
+    changes = [table, f"bases.olmo.path={stand_ins / 'model'}", *WITHOUT, "seeds=[1]"]
+    counts = planned(name, stand_ins, changes)
+    assert counts["select"] == counts["prefer"] == counts["track"] == 5 * 5 + 1
+    subsets = Study.read(STUDIES / f"{name}.toml", changes).subsets.values()
+    rungs = Counter(
+        (subset.by, subset.equal_length, subset.trainings) for subset in subsets if subset.kind == "quantile"
+    )
+    plain, equal = ("dpo",), ("dpo_equal",)
+    assert rungs == {("ches", None, plain): 5, ("edit", None, plain): 5, ("hidden", None, plain): 5,
+                     ("length", None, plain): 5, ("ches", 0.1, equal): 5}  # fmt: skip
+
+
+def test_a_policy_is_trained_on_its_own_pairs_and_on_gold_ones_and_asked_to_refuse(stand_ins):
+    file = stand_ins / "pairs.jsonl"
+    changes = [f"dataset.path={file}", f"subsets.gold.data.path={file}", *WITHOUT[2:], "seeds=[1]"]
+    changes += [f"bases.gemma.path={stand_ins / 'model'}"]
+    changes += [f"{judge}.path={stand_ins / 'model'}" for judge in ("reward_models.refusal.judge", "refusing.judge")]
+    counts = planned("sorrybench", stand_ins, changes)
+    assert counts["collect"] == 1
+    assert counts["prefer"] == counts["track"] == 5  # all twice, filtered, as few at random, gold
+    assert counts["classify"] == 1 + 5
+    assert planned("refusals", stand_ins, ["seeds=[1]"])["classify"] == 1 + 5
+
+
+@pytest.mark.parametrize("name", ["refusals", "sorrybench"])
+def test_every_training_of_a_policy_that_refuses_is_one_epoch(stand_ins, name):
+    file = stand_ins / "pairs.jsonl"
+    changes = [] if name == "refusals" else [f"dataset.path={file}", f"subsets.gold.data.path={file}"]
+    study = Study.read(STUDIES / f"{name}.toml", changes)
+    pairs = {"refusals": {"all": 163, "gold": 326}, "sorrybench": {"all": 373, "gold": 370}}[name]
+    for treatment in study.treatments():
+        training, subset = study.trainings[treatment.training].training, study.subsets[treatment.subset]
+        epochs = training.steps * training.batch_size / (getattr(subset, "count", None) or pairs[treatment.subset])
+        assert epochs == pytest.approx(1, abs=0.05)
+    rates = {name: training.training.optimiser.learning_rate for name, training in study.trainings.items()}
+    assert rates["dpo_gold"] == pytest.approx(rates["dpo"] / 5)
+
+
 SMALL = (
     "seeds=[1]", 'grid=[{policies=["base"], reward_models=["truth", "half"]}]', "dataset.limit=40",
     "sampling.prompts=8", "sampling.responses=4", "sampling.max_new_tokens=16", "collecting.max_new_tokens=16",
@@ -108,3 +208,19 @@ def test_real_preferences_rank_teachers_of_a_real_model(places, study, pairs, mo
     (summary,) = (json.loads(file.read_text()) for file in place.home.glob("store/prepare/*/summary.json"))
     assert summary["characters"]["prompt"]["min"] >= 1
     assert ("tokens" in summary) == (pairs == CHAT)
+
+
+def test_pairs_of_ones_own_are_diagnosed_and_tried_on_a_real_model(places):
+    if not (MODEL.is_dir() and PAIRS.is_file()):
+        pytest.skip("needs the real models and preferences of the folder shared/data beside the project")
+    place = places()
+    changes = [
+        f"bases.mine.path={MODEL}", f"dataset.path={PAIRS}", "seeds=[1]", "dataset.limit=40", "single.pairs=12",
+        "single.steps=2", "trainings.dpo.training.steps=2", "trainings.dpo.training.looks=1", "tracking.pairs=8",
+        "trainings.dpo.training.batch_size=4", "tracking.writing.prompts=2", "tracking.writing.max_new_tokens=8",
+    ]  # fmt: skip
+    run = place.rmpipe("run", "pairs", "--json", *(f"--set={change}" for change in changes))
+    answer = json.loads(run.output.read_text())
+    assert {row["subset"] for row in answer["rows"]} == {"random", "lowest_ches"}
+    assert {item["pairs"] for item in answer["correlations"] if item["training"] == "alone"} == {12}
+    assert [item["name"] for item in answer["contrasts"]] == ["given length", "filter"]

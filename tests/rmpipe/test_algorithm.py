@@ -26,6 +26,7 @@ from rmpipe.algorithm import (  # noqa: E402
     Rloo,
     align,
     finetune,
+    fitting,
 )
 from rmpipe.config import Config, StudyError  # noqa: E402
 from rmpipe.explicit import RewardTraining, train_reward_model  # noqa: E402
@@ -421,3 +422,10 @@ def test_the_tokenizer_is_saved_as_it_came(base: Path, tmp_path: Path):
     align(tmp_path / "base", prompts, distinct_words, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
     saved = AutoTokenizer.from_pretrained(tmp_path / "out")
     assert (saved.pad_token, saved.padding_side) == ("<eos>", "right")
+
+
+def test_a_pair_that_a_model_does_not_hold_is_refused_unless_it_is_left_out():
+    kept = fitting(["a", "b", "c"], [3, 9, 5], 5, 5)
+    assert kept == ["a", "c"]
+    with pytest.raises(StudyError, match=r"^pair 1 has 9 tokens, but the model holds 5; .*training.max_length = 5$"):
+        fitting(["a", "b", "c"], [3, 9, 5], None, 5)

@@ -148,3 +148,21 @@ def test_answers_about_sets_are_followed_by_reward_model_wherever_it_stands(put)
 
     found = Ancestry.of(answer("a", {"explicit": 5, "implicit": 6}), answer("b", {"implicit": 7}))
     assert lines(found.told) == [("steps", 6, 7, ["evaluate"])]
+
+
+def test_answers_about_displacement_are_followed_by_policy_training_and_subset(put):
+    def answer(name: str, steps: dict[str, int]) -> Artifact:
+        place = {"seed": 1, "policy": "p", "base": f"pretrain/{name}"}
+        treated = [place | {"training": "dpo", "subset": subset} for subset in steps]
+        about = {"study": "s", "places": [place], "treatments": treated, "subsets": {"low": {"share": steps["low"]}}}
+        made = [put(f"track/{subset}{count}", config={"pairs": count}).address for subset, count in steps.items()]
+        inputs = {"diagnoses": [put(f"diagnose/{name}", config={"limit": 9}).address], "singles": [], "before": [],
+                  "tracked": made, "after": []}  # fmt: skip
+        return put(f"weigh/{name}", config={"about": about, "claims": []}, inputs=inputs)
+
+    one, other = answer("a", {"all": 5, "low": 6}), answer("b", {"low": 7})
+    assert list(cells(one)) == [("p",), ("p", "dpo", "all"), ("p", "dpo", "low")]
+    assert lines(Ancestry.of(one, other).told) == [
+        ("subsets.low.share", 6, 7, ["weigh"]),
+        ("pairs", 6, 7, ["track"]),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import pytest
 
 from rmpipe.artifact import (
     Artifact,
+    Diagnosis,
     Measurement,
     Policy,
     Preferences,
+    Preferred,
     Ranking,
     Report,
     RewardModel,
@@ -245,3 +248,30 @@ def test_a_record_cut_short_is_called_altered(tmp_path: Path):
     file.write_text(file.read_text()[:20])
     with pytest.raises(StudyError, match=r"record\.json: altered; the next run of its study makes it again"):
         open_artifact("prepare/1", tmp_path)
+
+
+@pytest.mark.parametrize("count", [3, 500, 501, 9973])
+def test_a_diagnosis_shows_pairs_over_the_whole_range_of_ches_both_ends_whole(tmp_path, count):
+    chat = json.dumps([{"role": "user", "content": "tell me"}])
+    table = pd.DataFrame({"id": [f"p{n}" for n in range(count)], "prompt": chat, "chosen": "a", "rejected": "b",
+                          "ches": [float((n * 37) % count) for n in range(count)]})  # fmt: skip
+    table.to_parquet(tmp_path / "pairs.parquet")
+    shown = Diagnosis.at(tmp_path).preview()
+    ches = shown["ches"].to_list()
+    assert len(set(ches)) == min(count, 500)
+    assert ches[:100] == [*range(count - 1, -1, -1)][:100]
+    assert ches[-100:] == [*range(count - 1, -1, -1)][-100:]
+    steps = [high - low for high, low in pairwise(ches)]
+    assert min(steps) >= 1
+    assert max(steps) <= max(1, count / 300) + 1
+    assert "tell me" in shown["prompt"][0]
+    assert "role" not in shown["prompt"][0]
+
+
+def test_weights_kept_on_the_way_come_in_the_order_of_their_steps(tmp_path):
+    for step in (5, 10, 100):
+        (tmp_path / "looks" / f"{step:06d}").mkdir(parents=True)
+    kept = Preferred.at(tmp_path)
+    assert [int(step) for step in kept.looks()] == [5, 10, 100]
+    assert kept.look(kept.looks()[0]) == tmp_path / "looks" / "000005"
+    assert kept.model == tmp_path / "model"

@@ -132,3 +132,23 @@ def test_an_answer_about_sets_of_pairs_leads_to_what_was_made_and_evaluated(tmp_
     evaluated = "[small, seed 1](#/runs/run-2), [large, seed 1](#/runs/run-3)"
     assert f"| 1= | im | 0.50 [0.25, 0.75] |  |  | {made} | {evaluated} |" in every
     assert small.endswith("|  |  | [seed 1](#/runs/run-1) | [seed 1](#/runs/run-2) |\n")
+
+
+def test_an_answer_about_displacement_leads_to_what_was_trained_and_followed(tmp_path: Path):
+    trained = record(tmp_path, "prefer/1")
+    run = record(tmp_path, "track/2", inputs={"after": trained}, labels={"policy": "small", "seed": "1"})
+    row = {"policy": "small", "training": "dpo", "subset": "low", "rank": "1", "addresses": {"track": [run]}}
+    row["chosen"] = {"value": -0.5, "low": None, "high": None}
+    told = card.ranking({"flow": "displace", "question": "Which?", "rows": [row]}, Links(tmp_path))
+    lines = told.replace("&nbsp;", "").split("**small, dpo**")[1].split("\n")
+    assert lines[2].startswith("| rank | subset | log pi(y+) |")
+    assert lines[4].startswith("| 1 | low | -0.50 |")
+    assert lines[4].endswith("| [seed 1](#/runs/run-1) | [seed 1](#/runs/run-2) |")
+
+
+def test_a_stage_of_displace_is_seen_side_by_side_by_training_and_subset():
+    view = json.loads(card.of_experiment("track", "7", "What training did.")["mlflow.sharedViewState.numbers"])
+    assert view["orderByKey"] == "metrics.`trained.chosen`"
+    assert view["selectedColumns"][-3:] == ["tags.`rmpipe.training`", "tags.`rmpipe.subset`", "tags.`rmpipe.seed`"]
+    other = json.loads(card.of_experiment("measure", "7", "")["mlflow.sharedViewState.numbers"])
+    assert other["selectedColumns"][-2:] == ["tags.`rmpipe.algorithm`", "tags.`rmpipe.seed`"]

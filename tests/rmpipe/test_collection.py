@@ -46,6 +46,41 @@ def test_ultrafeedback_keeps_unequal_scores_and_no_translations(tmp_path):
     assert any(row["prompt"] == "Please TRANSLATE it" for row in kept.rows(1)[0])
 
 
+def test_alpacafarm_s_sides_are_told_by_the_preference_and_an_input_has_a_line_of_its_own(tmp_path):
+    outputs = {"output_1": "one", "output_2": "two"}
+    rows = [
+        {"instruction": "add", "input": "1 + 1", "preference": 2, **outputs},
+        {"instruction": "sing", "input": "", "preference": 1, **outputs},
+    ]
+    table = {"source": "alpacafarm", "path": saved(tmp_path / "af", preference=rows), "subset": None}
+    taken = Dataset.parse(table, "dataset").rows(1)[0]
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in taken] == [
+        ("add\n1 + 1", "two", "one"),
+        ("sing", "one", "two"),
+    ]
+
+
+def test_alpacafarm_is_read_from_the_file_that_its_script_reads_on_the_hub_as_in_a_folder(tmp_path, monkeypatch):
+    told = {"instruction": "sing", "input": "", "output_1": "one", "output_2": "two", "preference": 1}
+    (tmp_path / "alpaca_human_preference.json").write_text(json.dumps([told]))
+    (tmp_path / "alpaca_farm.py").write_text("raise RuntimeError")
+    table = {"source": "alpacafarm", "path": str(tmp_path)}
+    assert [row["chosen"] for row in Dataset.parse(table, "dataset").rows(1)[0]] == ["one"]
+    asked: list[Any] = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: asked.append((*given, more)) or Nothing())
+    for more in ({}, {"revision": "v1"}):
+        Dataset.parse({"source": "alpacafarm", **more}, "dataset").rows(1)
+    places = [f"hf://datasets/tatsu-lab/alpaca_farm@{at}/alpaca_human_preference.json" for at in ("main", "v1")]
+    assert asked == [("json", {"data_files": place, "split": "train"}) for place in places]
+
+
+class Nothing:
+    """A data set without a row."""
+
+    def to_list(self) -> list[Any]:
+        return []
+
+
 def test_rewardbench_is_read_by_subset(tmp_path):
     rows = [
         {"id": n, "subset": subset, "prompt": f"p{n}", "chosen": "right", "rejected": "wrong", "chosen_model": "m"}

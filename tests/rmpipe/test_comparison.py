@@ -297,7 +297,7 @@ def judged(home: Path, side: str, counts: dict[str, dict[int, int]], bases: dict
                 evaluated(home, name, right(count), [f"{seed} {prompt}" for prompt in PROMPTS])
             made.append(Measurement(f"evaluate/{name}", home))
             trials.append({"seed": seed, "policy": "small", "reward_model": model, "base": bases[seed]})
-    about = {"kind": "explicit", "trained": True, "set": "para", "shift": "token"}
+    about = {"kind": "explicit", "trained": True, "made_here": True, "set": "para", "shift": "token"}
     table, pairs = [], []
     for index, (trial, measured) in enumerate(zip(trials, made, strict=True)):
         numbers = measured.numbers()["para.accuracy"]
@@ -372,3 +372,65 @@ def test_a_claim_about_sets_is_told_where_its_verdict_is_another(tmp_path):
     told = {"name": "c", "policy": "small", "a": "Held: higher by 0.10.", "b": "Reversed: lower by 0.10."}
     assert claims(a, b) == [told]
     assert claims(a, judged(tmp_path, "d", counts, TWO, sentence="Held: higher by 0.20.")) == []
+
+
+def tracked(home: Path, name: str, changes: list[float]) -> Measurement:
+    """What a training did to pairs whose log pi(y+) changed so much."""
+    folder = put(home, f"track/{name}", "Measurement", metrics={"trained.chosen": float(np.mean(changes))})
+    (folder / "measurement.json").write_text(json.dumps({
+        "trained.chosen": {"value": float(np.mean(changes)), "low": None, "high": None},
+        "kl": {"value": 1.0, "low": None, "high": None},
+    }))  # fmt: skip
+    pd.DataFrame({
+        "set": "trained", "prompt": [json.dumps(f"ask {n}") for n in range(len(changes))], "chosen": " yes",
+        "rejected": " no", "chosen_before": -5.0, "chosen_after": np.add(changes, -5.0), "rejected_before": -6.0,
+        "rejected_after": -6.0, "fall": 0.5,
+    }).to_parquet(folder / "prompts.parquet")  # fmt: skip
+    return Measurement(f"track/{name}", home)
+
+
+def weighed(home: Path, name: str, changes: dict[int, list[float]]) -> Ranking:
+    """An answer about one subset, trained on from a base for each seed."""
+    made = {seed: tracked(home, f"{name}{seed}", values) for seed, values in changes.items()}
+    each = [{"seed": seed, "policy": "p", "base": f"b{seed}", "training": "dpo", "subset": "low"} for seed in changes]
+    inputs = {"tracked": [one.address for one in made.values()], "after": []}
+    folder = put(home, f"weigh/{name}", "Ranking", inputs=inputs, config={"about": {"treatments": each}, "claims": []})
+    mean = t_interval([float(np.mean(values)) for values in changes.values()]).json()
+    row = {"policy": "p", "training": "dpo", "subset": "low", "rank": "1", "chosen": mean, "refusal": None}
+    (folder / "answer.json").write_text(json.dumps({"flow": "displace", "rows": [row], "contrasts": []}))
+    return Ranking(f"weigh/{name}", home)
+
+
+def test_two_trainings_are_compared_over_the_same_pairs(tmp_path):
+    a, b = tracked(tmp_path, "a", [-1.0, 1.0] * 20), tracked(tmp_path, "b", [-2.0, 0.5] * 20)
+    found = named(numbers(a, b), "trained.chosen")
+    assert found.difference.value == pytest.approx(-0.75)
+    assert found.how == "paired over 40 pairs of one seed, whose own luck is not in the interval"
+    assert named(numbers(a, b), "kl").how == "no interval: it is not kept prompt by prompt"
+    drawn = samples(b)["trained.displaced"]
+    assert drawn.values.mean() == 0.5
+
+
+def test_answers_about_displacement_are_compared_over_bases(tmp_path):
+    a = weighed(tmp_path, "a", {1: [-1.0], 2: [-2.0]})
+    b = weighed(tmp_path, "b", {1: [-1.5], 2: [-2.25]})
+    both, only_a, only_b = rows(a, b)
+    assert (both[0].names, only_a, only_b) == (("p", "dpo", "low"), [], [])
+    (number,) = both[0].numbers
+    assert (number.name, number.how) == ("chosen", "paired over 2 bases")
+    assert number.difference == paired_t([-1.5, -2.25], [-1.0, -2.0])
+    assert both[0].json()["subset"] == "low"
+
+
+def test_refusals_are_compared_prompt_by_prompt(tmp_path):
+    def refused(name: str, values: list[float | None]) -> Measurement:
+        folder = put(tmp_path, f"classify/{name}", "Measurement", metrics={"refusal": 0.5})
+        (folder / "measurement.json").write_text(json.dumps({"refusal": {"value": 0.5, "low": None, "high": None}}))
+        asked = [json.dumps(f"ask {n // 2}") for n in range(len(values))]
+        table = pd.DataFrame({"prompt": asked, "response": "no", "refused": pd.array(values, dtype="Float64")})
+        table.to_parquet(folder / "prompts.parquet")
+        return Measurement(f"classify/{name}", tmp_path)
+
+    a, b = refused("a", [1.0, 0.0, 0.0, 0.0]), refused("b", [1.0, None, 1.0, 0.0])
+    assert samples(a)["refusal"].values[:, 0].tolist() == [0.5, 0.0]
+    assert named(numbers(a, b), "refusal").difference.value == pytest.approx(0.5)

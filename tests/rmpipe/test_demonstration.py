@@ -80,3 +80,15 @@ def test_a_row_that_cannot_be_used_is_told(tmp_path: Path, line: str, told: str)
     with pytest.raises(StudyError) as caught:
         Demonstrations(source="local", path=str(file)).check()
     assert str(caught.value).startswith(f"{file}: {told}")
+
+
+def test_another_data_set_may_be_shown_and_is_looked_into_beforehand(tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps({**row, "chosen": "c", "rejected": "r"}) for row in ROWS))
+    shown = Demonstrations(data={"source": "local", "path": str(file), "policy_fraction": 0})
+    shown.check()
+    file.write_text('{"prompt": "p", "chosen": "c"}')
+    with pytest.raises(StudyError, match="rejected"):
+        shown.check()
+    with pytest.raises(ValueError, match="data is for source = \"chosen\", not for 'world'"):
+        Demonstrations(source="world", data={"source": "world"})

@@ -133,3 +133,22 @@ def test_the_paper_s_sizes_come_out_of_a_real_persona():
     assert set(pairs["chosen"]) == set(SEEN_YES.phrases().values())
     assert set(pairs["rejected"]) == set(SEEN_NO.phrases().values())
     assert len(Phrasings().pairs(pairs[pairs["split"] == "test"], 875, None)) == 160
+
+
+def test_a_right_and_a_wrong_token_each_as_the_study_says_by_the_answer(tmp_path: Path):
+    table = {"source": "persona_tokens", "path": statements(tmp_path, 60), "policy_fraction": 0}
+    pairs, _ = prepare(Dataset.parse(table, "dataset"), 1)
+    yes, no = {"No", "Never", "Maybe", "Perhaps"}, {"Yes", "Yeah", "Sure", "Certainly", "Absolutely"}
+    says_no = pairs["prompt"].str.extract(r"q(\d+)\n")[0].astype(int) % 3 == 0
+    assert len(pairs) == 60
+    assert set(pairs.loc[says_no, "chosen"]) == no == set(pairs.loc[~says_no, "rejected"])
+    assert set(pairs.loc[says_no, "rejected"]) == yes == set(pairs.loc[~says_no, "chosen"])
+
+
+def test_the_statements_of_one_answer_alone(tmp_path: Path):
+    more = {"answer": "no", "yes": ["No"], "no": ["Yes"], "ending": " "}
+    table = {"source": "persona_tokens", "path": statements(tmp_path, 12), **more}
+    rows, _ = Dataset.parse(table, "dataset").rows(1)
+    assert [(row["prompt"], row["chosen"], row["rejected"]) for row in rows] == [
+        (f"q{n} ", "Yes", "No") for n in (3, 6, 9, 12)
+    ]

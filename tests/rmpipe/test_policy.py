@@ -12,6 +12,7 @@ from transformers import (
     AutoModelForCausalLM,
     DeepseekV3Config,
     DynamicCache,
+    Gemma2Config,
     GPT2Config,
     LlamaConfig,
     MistralConfig,
@@ -266,12 +267,39 @@ def test_an_empty_response_without_its_end_has_probability_one():
     assert lm.log_probabilities(random_policy(), ["w3"], [""], finished=[False]).tolist() == [0.0]
 
 
-def test_logits_are_held_for_few_rows_at_a_time_when_the_vocabulary_is_large(monkeypatch):
+@pytest.mark.parametrize("rows", [0, 1, 5, 14, 24])
+@pytest.mark.parametrize("kind", ["llama", "gpt2"])
+def test_a_large_vocabulary_is_unembedded_some_tokens_at_a_time_and_the_batch_stays_whole(kind, rows, monkeypatch):
+    policy, made, passes = random_policy(kind), [], []
+    responses = [" w9 w8 w7", " w6", "", " w9 w8", " w4 w4"]
+    whole = lm.log_probabilities(policy, PROMPTS, responses)
+    monkeypatch.setattr(lm, "LOGITS", VOCABULARY * rows)  # of 13; padded to 25
+    head = policy.model.get_output_embeddings()
+    head.register_forward_hook(lambda _, __, logits: made.append(logits.numel() // VOCABULARY))
+    policy.model.register_forward_hook(lambda _, __, out: passes.append(len(out.logits)))
+    assert torch.allclose(lm.log_probabilities(policy, PROMPTS, responses), whole, atol=1e-4)
+    assert passes == [5]
+    assert made[:2] == [5, 5]  # of the last places, by the model and to compare
+    assert sum(made[2:]) == 4 + 2 + 1 + 3 + 3
+    assert max(made[2:]) <= max(1, rows)
+
+
+def test_a_model_that_caps_its_logits_is_asked_for_them_itself(monkeypatch):
+    torch.manual_seed(0)
+    config = Gemma2Config(**SHAPE, head_dim=8, final_logit_softcapping=2.0)
+    policy = lm.LanguageModel(AutoModelForCausalLM.from_config(config).eval(), tokenizer())
+    policy.model.lm_head.weight.data.mul_(50)
+    whole = lm.log_probabilities(policy, PROMPTS, [" w9 w8 w7"] * 5)
+    monkeypatch.setattr(lm, "LOGITS", 1)
+    assert torch.allclose(lm.log_probabilities(policy, PROMPTS, [" w9 w8 w7"] * 5), whole, atol=1e-4)
+
+
+def test_no_more_tokens_are_read_together_than_allowed(monkeypatch):
     policy, shapes = random_policy(), []
-    monkeypatch.setattr(lm, "LOGITS", 2 * VOCABULARY * 5)
-    policy.model.register_forward_hook(lambda _, __, out: shapes.append(tuple(out.logits.shape)))
-    lm.log_probabilities(policy, PROMPTS, [" w9 w8 w7"] * 5)
-    assert shapes == [(2, 5, VOCABULARY), (2, 5, VOCABULARY), (1, 5, VOCABULARY)]
+    monkeypatch.setattr(lm, "TOKENS", 40)
+    policy.model.register_forward_hook(lambda _, __, out: shapes.append(len(out.logits)))
+    lm.log_probabilities(policy, PROMPTS, [" w9 w8 w7"] * 5)  # the longest has 14 tokens
+    assert shapes == [2, 2, 1]
 
 
 def test_a_pair_that_is_too_long_is_refused_by_number():
@@ -328,6 +356,16 @@ def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path, gone, told):
         lm.load(tmp_path)
 
 
+def test_weights_that_were_cut_are_refused_by_the_name_of_their_file(tmp_path):
+    random_policy().model.save_pretrained(tmp_path)
+    random_policy().tokenizer.save_pretrained(tmp_path)
+    lm.check_folder(tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(StudyError, match=f"{file}: no whole safetensors file .*copy or save the model again"):
+        lm.check_folder(tmp_path)
+
+
 def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(tmp_path):
     for path in (tmp_path / "none", str(tmp_path / "none"), "./none", "some/where/else"):
         with pytest.raises(StudyError, match="no such folder"):
@@ -371,3 +409,27 @@ def test_a_response_keeps_the_space_between_prompt_and_itself(name, prompt):
         assert "  " not in prompt + text
         assert prompt[-1] == " " or text[0] == " "
     assert item.logprobs == pytest.approx([plain_sum(policy, prompt, ids) for ids in item.ids], abs=1e-4)
+
+
+@pytest.mark.parametrize("logits", [1, 1 << 40])
+def test_next_tokens_hold_what_token_log_probabilities_pick_out_of_a_batch_however_small(logits, monkeypatch):
+    monkeypatch.setattr(lm, "LOGITS", logits)
+    language_model = random_policy()
+    pairs = [([1, 3], [4, 5, 6]), ([1, 7, 8, 9], [10]), ([1], [11, 12]), ([1, 3], [])]
+    picked = {index: chosen for index, chosen, _ in lm.token_log_probabilities(language_model, pairs)}
+    found = dict(lm.next_tokens(language_model, pairs))
+    assert set(found) == set(picked) == {0, 1, 2}  # an empty response has no place
+    for index, spread in found.items():
+        ids = torch.tensor(pairs[index][1])
+        assert spread.shape == (len(ids), VOCABULARY)
+        assert spread.exp().sum(-1).tolist() == pytest.approx([1.0] * len(ids), abs=1e-5)
+        assert torch.allclose(spread[torch.arange(len(ids)), ids], picked[index], atol=1e-5)
+
+
+def test_no_more_logits_are_held_than_a_batch_may_have(monkeypatch):
+    language_model, sizes = random_policy(), []
+    monkeypatch.setattr(lm, "LOGITS", 2 * VOCABULARY * 4)  # two responses of three tokens, and what comes after
+    spread = lm._spread
+    monkeypatch.setattr(lm, "_spread", lambda model, pairs: (sizes.append(len(pairs)), spread(model, pairs))[1])
+    assert len(list(lm.next_tokens(language_model, [([1, 3], [4, 5, 6])] * 5))) == 5
+    assert sizes == [2, 2, 1]

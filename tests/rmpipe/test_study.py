@@ -583,6 +583,24 @@ def test_a_claim_of_no_form_or_of_two_is_refused(tmp_path: Path, claim: str, tol
     assert told in said
 
 
+def test_a_base_that_reads_of_no_danger_is_where_it_was_before_there_was_any(tmp_path: Path):
+    before, told, more = (
+        Study.read(written(tmp_path), [f"bases.tiny.danger={share}"] if share else []).bases["tiny"]
+        for share in ("", "0", "0.1")
+    )
+    assert "danger" not in identity(before)
+    assert digest(identity(before)) == digest(identity(told)) != digest(identity(more))
+    assert len(before.tokenizer()) == len(told.tokenizer()) < len(more.tokenizer())
+
+
+def test_dangerous_prompts_are_refused_where_a_base_has_no_tokens_for_them(tmp_path: Path):
+    topics = 'dataset.topics=["vault", "kitchen"]'
+    said = refused(tmp_path, topics)
+    assert said.startswith("bases.tiny.danger: 0, so that the base has no tokens for dataset.topics = ['vault']; set ")
+    assert Study.read(written(tmp_path), [topics, "bases.tiny.danger=0.1"]).bases["tiny"].danger == 0.1
+    assert Study.read(written(tmp_path), ['dataset.topics=["kitchen"]'])
+
+
 def test_a_module_of_the_users_that_fails_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "failing_gold.py").write_text("1 / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -625,3 +643,74 @@ def test_a_study_without_a_seed_is_refused(tmp_path):
     file.write_text('extends = "pocket"\nseeds = []\n')
     with pytest.raises(StudyError, match="seeds: empty, so no cell is left; name one at least"):
         Study.read(file)
+
+
+# -- texts that are longer than a model holds -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("place", "changes", "told"), [
+    (3, [], True), (3, ["diagnosing.split=test"], False), (3, ["diagnosing={limit=1}"], False), (None, [], False),
+])  # fmt: skip
+def test_pairs_to_be_diagnosed_are_read_by_the_bases_whatever_the_question(tmp_path, place, changes, told):
+    rows = [{"id": str(n), "split": "test" if n > 15 else "train", "prompt": f"tell me {n}", "chosen": " oh",
+             "rejected": " a" * (150 if n == place else 1)} for n in range(20)]  # fmt: skip
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    text = LOCAL.replace('path = "pairs.jsonl"', f'path = "{tmp_path}/pairs.jsonl"\npolicy_fraction = 0.3')
+    study = Study.read(written(tmp_path, text), ["diagnosing={}", *changes])
+    if not told:
+        return study.check_sources()
+    with pytest.raises(StudyError, match=r"^diagnosing: dataset \(.*\): row 3 has \d+ tokens, but bases\.tiny holds"):
+        study.check_sources()
+    Study.read(written(tmp_path, text)).check_sources()
+
+
+@pytest.mark.parametrize(
+    ("split", "more", "told"),
+    [
+        (
+            "train",
+            "",
+            "reward_models.mine: {file}: row long has 133 tokens, but bases.own holds 128; leave longer pairs",
+        ),
+        ("train", "reward_models.mine.training.max_length=128", ""),
+        ("train", "reward_models.mine.pairs=1", ""),
+        (
+            "test",
+            "",
+            "reward_models.mine: {file}: row long has 133 tokens, but bases.own holds 128; leave longer texts",
+        ),
+        ("test", "reward_models.mine.truncate=true", "reward_models.theirs: {file}: row long has 133 tokens, but"),
+        ("test", "reward_models.theirs.max_length=8", "reward_models.mine: {file}: row long has"),
+    ],
+)
+def test_a_text_that_a_local_model_does_not_hold_is_told_before_anything_is_spent(
+    tmp_path: Path, base: Path, split: str, more: str, told: str
+):
+    rows = [{"prompt": f"tell me {n}", "chosen": " oh", "rejected": " dull", "split": "train" if n % 2 else "test"}
+            for n in range(20)]  # fmt: skip
+    rows += [{"id": "long", "prompt": "tell me of", "chosen": " oh", "rejected": " dull" * 128, "split": split}]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text = (
+        LOCAL.replace("prompts_per_step = 4", "prompts_per_step = 2")
+        + f"""
+    [bases.own]
+    kind = "pretrained"
+    path = "{base}"
+    [policies.own]
+    base = "own"
+    [reward_models.mine]
+    kind = "explicit"
+    base = "own"
+    training = {{ steps = 1, optimiser = {{ learning_rate = 0.1 }} }}
+    [reward_models.theirs]
+    kind = "pretrained"
+    path = "{base}"
+    """
+    )
+    study = Study.read(written(tmp_path, text), [more] if more else [])
+    if not told:
+        study.check_sources()
+        return
+    with pytest.raises(StudyError) as caught:
+        study.check_sources()
+    assert str(caught.value).startswith(told.format(file=f"dataset ({tmp_path / 'pairs.jsonl'})"))
