@@ -16,7 +16,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 
 class StudyError(ValueError):
@@ -135,6 +135,8 @@ def _line(item: Any, kind: type[Config], where: str) -> str:
         return f"{path}: missing; add it"
     if item["type"] in ("tuple_type", "list_type"):
         return f"{path}: expected a list such as {json.dumps([item['input']], default=repr)}, got {item['input']!r}"
+    if isinstance(inside := item.get("ctx", {}).get("error"), StudyError):  # what `nested` read tells its own fields
+        return "\n".join(f"{path}.{line}" for line in str(inside).splitlines())
     got = "" if item["type"] == "value_error" else f", got {item['input']!r}"
     return f"{path}: {item['msg'].removeprefix('Value error, ')}{got}"
 
@@ -177,6 +179,11 @@ def load_entries(group: str) -> list[str]:
             told = f"the entry point {entry.name} = {entry.value!r} of {group} cannot be loaded ({in_one_line(error)})"
             faults.append(f"{told}; mend its package or uninstall it")
     return faults
+
+
+def nested(family: Any) -> BeforeValidator:
+    """A field that holds a member of a family reads its table so: `Annotated[SerializeAsAny[Shape], nested(Shape)]`."""
+    return BeforeValidator(lambda table: family.parse(table, "") if isinstance(table, dict) else table)
 
 
 class Registry:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
-from rmpipe.config import Config, Neutral, Runtime
+from rmpipe.config import Config, Neutral, Runtime, nested
 from rmpipe.dataset import Dataset
 from rmpipe.pair import demonstration_of
 from rmpipe.source import check_there
@@ -26,15 +26,10 @@ class Demonstrations(Config):
     quality: Literal["weak", "strong"] | None = None
     """Of the embedded world's; None is `strong`."""
     path: Annotated[str | None, Runtime] = None
-    data: Annotated[SerializeAsAny[Dataset] | None, Neutral(None)] = None
+    data: Annotated[SerializeAsAny[Dataset] | None, nested(Dataset), Neutral(None)] = None
     """Another data set, of which the preferred responses are taken; None for the study's own."""
     count: int | None = Field(None, ge=1)
     """How many, drawn by the seed; None for all, and for 2,000 of the embedded world's."""
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _data_of_its_source(cls, table: object) -> object:
-        return Dataset.parse(table, "") if isinstance(table, dict) else table
 
     @model_validator(mode="after")
     def _of_its_source(self) -> Demonstrations:

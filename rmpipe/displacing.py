@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from rmpipe.attribution import ALONE
-from rmpipe.config import Config, StudyError
+from rmpipe.config import Config, StudyError, nested
 from rmpipe.diagnosis import LENGTH, Diagnosing
 from rmpipe.direct import Direct
 from rmpipe.preference import check, records
@@ -41,16 +41,9 @@ class Tracking(Config):
 class Refusing(Config):
     """How often a policy refuses, before and after."""
 
-    judge: SerializeAsAny[Judge]
+    judge: Annotated[SerializeAsAny[Judge], nested(Judge)]
     sampling: Sampling = Sampling(responses=2)
     """Of held-out prompts, which are to call for a refusal."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _judge_of_its_kind(cls, table: Any) -> Any:
-        if isinstance(table, dict) and isinstance(table.get("judge"), dict):
-            return table | {"judge": Judge.parse(table["judge"], "judge")}
-        return table
 
 
 class Expectation(Config):

@@ -6,18 +6,15 @@ r = softmax(logits)[Yes] after a verification prompt; trained by -mean(log p(Yes
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import field_validator
 
 from rmpipe.algorithm import Log, PairTraining, fitting, load, padded, run, trainer_arguments
 from rmpipe.config import StudyError
 from rmpipe.pair import SIDES
 from rmpipe.reward import Scorer, Trained
-from rmpipe.text import Text, encode, held, padding_id, readable
+from rmpipe.text import Template, Text, encode, filled, held, padding_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,19 +28,12 @@ class Generative(Trained):
 
     kind: Literal["generative"] = "generative"
     particular: ClassVar[bool] = True
-    template: str = VERIFICATION
+    template: Template = VERIFICATION
     """What it is asked, with {prompt} and {response}; a chat template, where there is one, comes around it."""
     yes: str = "Yes"
     no: str = "No"
     """The answers, each one token of the tokenizer; put " Yes" where a text would go on with a space."""
     training: PairTraining
-
-    @field_validator("template")
-    @classmethod
-    def _asks(cls, template: str) -> str:
-        if missing := [name for name in ("{prompt}", "{response}") if name not in template]:
-            raise ValueError(f"{' and '.join(missing)} missing; the template needs {{prompt}} and {{response}}")
-        return template
 
     def describe(self) -> str:
         """One line for a person."""
@@ -51,8 +41,7 @@ class Generative(Trained):
 
     def ids(self, tokenizer: Any, prompt: Text, response: str) -> list[int]:
         """The verification prompt as the model reads it."""
-        texts = {"{prompt}": readable(prompt), "{response}": response}
-        asked = re.sub(r"\{prompt\}|\{response\}", lambda found: texts[found[0]], self.template)
+        asked = filled(self.template, prompt, response)
         return encode(tokenizer, asked)
 
     def tokens(self, tokenizer: Any, prompt: Text, response: str) -> int:

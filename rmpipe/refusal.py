@@ -6,18 +6,17 @@ One frozen class a judge, found by its `kind`; one of your own is one class in o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from rmpipe import policy
-from rmpipe.config import Config, Registry, Runtime, StudyError, nearest
+from rmpipe.config import Config, Registry, Runtime, StudyError, nearest, nested
 from rmpipe.reward import Kind, Scorer
 from rmpipe.source import fingerprint_path, reaching
-from rmpipe.text import Text, encode, held, readable
+from rmpipe.text import Template, Text, encode, filled, held, readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,12 +82,7 @@ class Refusal(Kind):
 
     kind: Literal["refusal"] = "refusal"
     constructed: ClassVar[bool] = True
-    judge: SerializeAsAny[Judge]
-
-    @field_validator("judge", mode="before")
-    @classmethod
-    def _of_its_kind(cls, table: Any) -> Any:
-        return Judge.parse(table, "") if isinstance(table, dict) else table
+    judge: Annotated[SerializeAsAny[Judge], nested(Judge)]
 
     def describe(self) -> str:
         """One line for a person."""
@@ -284,17 +278,10 @@ class Asked(Model):
     """A language model that is asked whether the response does what the prompt asks for."""
 
     kind: Literal["generative"] = "generative"
-    template: str = QUESTION
+    template: Template = QUESTION
     """What it is asked, with {prompt} and {response}; a chat template, where there is one, comes around it."""
     max_new_tokens: int = Field(50, ge=1)
     batch_size: Annotated[int, Runtime] = Field(16, ge=1)
-
-    @field_validator("template")
-    @classmethod
-    def _asks(cls, template: str) -> str:
-        if missing := [name for name in ("{prompt}", "{response}") if name not in template]:
-            raise ValueError(f"{' and '.join(missing)} missing; the template needs {{prompt}} and {{response}}")
-        return template
 
     def judge(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[float | None]:
         """What it answers, its likeliest tokens one after the other: 0 refuses, 1 complies, else it is no verdict.
@@ -305,7 +292,7 @@ class Asked(Model):
         """
         with reaching(self.path, "path", "give a causal language model with its weights as safetensors"):
             model = policy.load(self.path, revision=self.revision)
-        asked: list[Text] = [self._asked(*row) for row in zip(prompts, responses, strict=True)]
+        asked: list[Text] = [filled(self.template, *row) for row in zip(prompts, responses, strict=True)]
         drawn = policy.sample(
             model, asked, samples=1, temperature=0, seed=0, max_new_tokens=self.max_new_tokens,
             batch_size=self.batch_size,
@@ -316,11 +303,7 @@ class Asked(Model):
 
     def around(self, tokenizer: Any) -> int:
         """The template, and its answer."""
-        return len(encode(tokenizer, self._asked("", ""))) + self.max_new_tokens
-
-    def _asked(self, prompt: Text, response: str) -> str:
-        texts = {"{prompt}": readable(prompt), "{response}": response}
-        return re.sub(r"\{prompt\}|\{response\}", lambda found: texts[found[0]], self.template)
+        return len(encode(tokenizer, filled(self.template, "", ""))) + self.max_new_tokens
 
 
 def score_of(answer: str) -> float | None:

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, SerializeAsAny, field_validator
+from pydantic import Field, SerializeAsAny
 
-from rmpipe.config import Config, Registry, StudyError
+from rmpipe.config import Config, Registry, StudyError, nested
 from rmpipe.dataset import Dataset
 from rmpipe.preference import records, usable
 from rmpipe.table import Row
@@ -96,13 +96,8 @@ class Elsewhere(Shift):
 
     kind: Literal["elsewhere"] = "elsewhere"
     shift: Moved = "domain"
-    data: SerializeAsAny[Dataset]
+    data: Annotated[SerializeAsAny[Dataset], nested(Dataset)]
     aligned: ClassVar[bool] = False
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _of_its_source(cls, table: Any) -> Any:
-        return Dataset.parse(table, "") if isinstance(table, dict) else table
 
     def content(self) -> str:
         """What the data set holds."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, identity
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, identity, nested
 from rmpipe.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -183,16 +183,11 @@ class Other(Subset):
     """The pairs of another data set instead: such as gold responses, one that refuses against one that does not."""
 
     kind: Literal["other"] = "other"
-    data: SerializeAsAny[Dataset]
+    data: Annotated[SerializeAsAny[Dataset], nested(Dataset)]
 
     def count_of(self, pairs: int) -> int:
         """All of them."""
         return pairs
-
-    @field_validator("data", mode="before")
-    @classmethod
-    def _of_its_source(cls, table: object) -> object:
-        return Dataset.parse(table, "") if isinstance(table, dict) else table
 
     @model_validator(mode="after")
     def _undiagnosed(self) -> Other:

@@ -12,12 +12,25 @@ What a model and its tokenizer are made for, `held`, is the most that a text may
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import AfterValidator
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 Text = str | list[dict[str, str]]
+
+
+def _asking(template: str) -> str:
+    if missing := [name for name in ("{prompt}", "{response}") if name not in template]:
+        raise ValueError(f"{' and '.join(missing)} missing; the template needs {{prompt}} and {{response}}")
+    return template
+
+
+Template = Annotated[str, AfterValidator(_asking)]
+"""What a language model is asked about a response: a text with {prompt} and {response}."""
 
 # For messages when a tokenizer has no template of its own: as in HH-RLHF, each turn after a blank line.
 TURNS = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": "\n\nSystem: "}
@@ -41,6 +54,12 @@ def render(tokenizer: Tokenizer, prompt: Text) -> str:
 def readable(prompt: Any) -> str:
     """A prompt as a person reads it, whichever form it has: `role: content` lines for messages."""
     return prompt if isinstance(prompt, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in prompt)
+
+
+def filled(template: str, prompt: Text, response: str) -> str:
+    """A `Template` with a prompt and a response in it, whatever braces these have."""
+    texts = {"{prompt}": readable(prompt), "{response}": response}
+    return re.sub(r"\{prompt\}|\{response\}", lambda found: texts[found[0]], template)
 
 
 def encode(tokenizer: Tokenizer, prompt: Text, response: str | None = None, *, end: bool = True) -> list[int]:

@@ -127,7 +127,7 @@ def test_no_reward_model_is_needed_and_a_study_may_but_diagnose(tmp_path):
         ),
         ("trainings.dpo.losss=ipo", r"trainings\.dpo\.losss: unknown key; did you mean loss"),
         ("subsets.low.kind=lowst", r"subsets\.low\.kind: no kind 'lowst'; did you mean lowest"),
-        ('refusing={judge={kind="wrld"}}', "judge.kind: no kind 'wrld'; did you mean world"),
+        ('refusing={judge={kind="wrld"}}', "refusing.judge.kind: no kind 'wrld'; did you mean world"),
         (
             'subsets.gold={kind="other",data={source="world",topics=["vault"]}}',
             r"bases\.b\.danger: .* subsets\.gold\.data",

@@ -81,7 +81,7 @@ def test_a_reward_model_without_a_base_is_trained_from_every_policy(tmp_path):
         ("claims=[{name='a', claim='c', higher='explicit', lower='implicit'}]", "a claim names shift or set"),
         ("shifts.para.kind=regster", "shifts.para.kind: no kind 'regster'; did you mean register?"),
         ("shifts.para.split=policy", "shifts.para.split: Input should be 'reward' or 'test'"),
-        ("shifts.x={kind='elsewhere', data={source='wrld'}}", "shifts.x.data: source: no source 'wrld'"),
+        ("shifts.x={kind='elsewhere', data={source='wrld'}}", "shifts.x.data.source: no source 'wrld'"),
         ("reward_models.implicit.bata=1", "reward_models.implicit.bata: unknown key; did you mean beta?"),
         ("algorithms={}", "algorithms: unknown key"),
         ("flow=generalize", "flow: no flow 'generalize'; did you mean generalise?"),

@@ -122,7 +122,7 @@ def test_another_data_set_is_read_by_its_source_and_its_lengths_are_not_known():
     assert other.data.pairs == 60  # type: ignore[attr-defined]
     with pytest.raises(StudyError, match=r"subsets\.gold: .*not diagnosed; leave it out"):
         Subset.parse({"kind": "other", "data": WORLD, "equal_length": 0}, "subsets.gold")
-    with pytest.raises(StudyError, match=r"subsets\.gold\.data: paris: unknown key; did you mean pairs"):
+    with pytest.raises(StudyError, match=r"subsets\.gold\.data\.paris: unknown key; did you mean pairs"):
         Subset.parse({"kind": "other", "data": {"source": "world", "paris": 3}}, "subsets.gold")
 
 
