@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from rmpipe.attribution import ALONE, PARTS, TESTS, nearly
+from rmpipe.attribution import ALONE, FEW, PARTS, TESTS, nearly
 from rmpipe.diagnosis import LENGTH
 from rmpipe.generalisation import EVERY
 from rmpipe.remark import settled
@@ -18,10 +18,22 @@ LISTED = "drop.parquet"
 """The file, in the folder of the answer, of the pairs that are best dropped."""
 STRICT = ("spearman", "given_length", "equal_length")
 """The tests that a similarity must pass, as far as they could be made, for pairs to be dropped by it."""
+RARE = 0.05
+"""The share of displaced pairs below which nothing is displaced, and similarities rank how far they rise."""
+NAMES = {
+    "ches": "CHES", "ches_normalised": "CHES, length-normalised,", "hidden": "last hidden product",
+    "edit": "edit similarity (minus the distance)", LENGTH: "difference in length",
+}  # fmt: skip
+"""What a person calls similarities; one of a study's own goes by its name."""
 PUBLISHED = (
     "Published (2410.08847; three models of 1B to 8B parameters, UltraFeedback and AlpacaFarm): subsets of higher CHES"
     " displace more, without exception; edit distance and the last hidden embeddings do not tell."
 )
+
+
+def called(name: str) -> str:
+    """A similarity in words."""
+    return NAMES.get(name, name)
 
 
 def headline(correlated: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -53,9 +65,33 @@ def borne_out(item: dict[str, Any]) -> bool:
 
 
 def best(correlated: Sequence[dict[str, Any]]) -> str | None:
-    """The similarity by which pairs are best dropped: of those borne out, that whose order is clearest given length."""
-    sound = [item for item in headline(correlated) if borne_out(item)]
-    return min(sound, key=lambda item: item["given_length"]["value"])["similarity"] if sound else None
+    """The similarity by which pairs are best dropped: of those borne out, that whose plain order is clearest.
+
+    Alone is not enough: where pairs that no similarity chose were trained on together, it must rank them too. And where
+    nothing is displaced there is nothing to drop.
+    """
+    items = headline(correlated)
+    if not items or rare(items[0]):
+        return None
+    sound = [item for item in items if borne_out(item) and _ranks_sets(correlated, item)]
+    return min(sound, key=lambda item: item["spearman"]["value"])["similarity"] if sound else None
+
+
+def _ranks_sets(correlated: Sequence[dict[str, Any]], item: dict[str, Any]) -> bool:
+    """Whether a similarity ranks the pairs of whole sets too, as far as that could be asked."""
+    return all(below(one["spearman"]) for one in _together(correlated, item) if one["spearman"])
+
+
+def rare(item: dict[str, Any]) -> bool:
+    """Whether hardly a pair is displaced of those that a correlation is of."""
+    return item["displaced"] is not None and item["displaced"]["value"] < RARE
+
+
+def _together(correlated: Sequence[dict[str, Any]], item: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same policy and similarity, where pairs were trained on together."""
+    keys = ("policy", "similarity")
+    others = [one for one in correlated if all(one[key] == item[key] for key in keys)]
+    return [one for one in others if one["training"] != ALONE and one is not item]
 
 
 def sentences(answer: dict[str, Any]) -> list[str]:
@@ -64,7 +100,14 @@ def sentences(answer: dict[str, Any]) -> list[str]:
     Args:
         answer: of `tasks.weigh`, without its sentences.
     """
-    said = [*_which(answer), *_advised(answer), *_subsets(answer), *_ladders(answer), *_refused(answer)]
+    said = [
+        *_which(answer),
+        *_alone(answer),
+        *_refused(answer),
+        *_advised(answer),
+        *_subsets(answer),
+        *_ladders(answer),
+    ]
     return [*said, rests_on(answer), PUBLISHED]
 
 
@@ -83,14 +126,43 @@ def _which(answer: dict[str, Any]) -> list[str]:
         f" pairs of equal length{near} {estimate(ches['equal_length'])}"
     )
     verdict = _verdict(ches, length)
+    if rare(ches):
+        fall = f"Hardly a preferred response falls ({estimate(ches['displaced'])} of them)"
+        verdict = (
+            f"{fall}, so what is ranked is how far they rise: {verdict.replace('displacement', 'how little they do')}"
+        )
+    if ches["spearman"] is None and ches["pairs"] < FEW:
+        verdict = f"{ches['pairs']} pairs are too few to rank; train on {FEW} or more"
     if below(ches["given_length"]) and not below(ches["equal_length"]):
         count = f"{ches['equal']} pair{'' if ches['equal'] == 1 else 's'}"
         verdict += f"; among pairs of equal length{near} that is {_among(ches['equal_length'])} ({count})"
     others = [
-        f"{name} {estimate(item['spearman'])}, given length {estimate(item['given_length'])}"
+        f"{called(name)} {estimate(item['spearman'])}, given length {estimate(item['given_length'])}"
         for name, item in items.items() if name not in ("ches", LENGTH)
     ]  # fmt: skip
-    return [f"{verdict}. {numbers}.", *([f"Others: {'; '.join(others)}."] if others else [])]
+    return [f"{verdict}. {numbers}.", *([f"Others: {'; '.join(others)}."] if others else []), *_sets(answer, items)]
+
+
+def _sets(answer: dict[str, Any], items: dict[str, dict[str, Any]]) -> list[str]:
+    """What is left of it where pairs are trained on together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, item in items.items():
+        for one in _together(answer["correlations"], item):
+            told = f"{called(name)} {estimate(one['spearman'])}"
+            found.setdefault((one["training"], one["subset"]), []).append(told)
+    return [
+        f"Trained on together, {training} on {subset}: {'; '.join(told)}." for (training, subset), told in found.items()
+    ]
+
+
+def _alone(answer: dict[str, Any]) -> list[str]:
+    """What became of pairs trained on alone."""
+    return [
+        f"{item['policy']}, {item['pairs']} pairs trained on alone: log pi(y+) moves by"
+        f" {estimate(item['chosen_change'])}, log pi(y-) by {estimate(item['rejected_change'])};"
+        f" {estimate(item['displaced'])} of the preferred responses end less likely."
+        for item in answer["singles"]
+    ]
 
 
 def _verdict(ches: dict[str, Any], length: dict[str, Any]) -> str:
@@ -124,17 +196,19 @@ def _advised(answer: dict[str, Any]) -> list[str]:
         return []
     tried = [_tried(item, advice["of"]) for item in advice["measured"]]
     if refuted := advice["refuted"]:
-        fall = f"those of highest {refuted} fall furthest, but training without them is measured to do harm"
+        fall = f"those of highest {called(refuted)} fall furthest, but training without them is measured to do harm"
         return [f"Drop no pairs: {fall}.", *tried]
+    if advice["by"] is None and rare(headline(answer["correlations"])[0]):
+        return ["Drop no pairs: hardly one is displaced."]
     if advice["by"] is None:
-        tests = "plainly, given the difference in length, and among pairs of equal length"
+        tests = "plainly, given the difference in length, among pairs of equal length, and trained on together"
         return [f"Drop no pairs: no similarity is borne out in every test ({tests})."]
     row = next(item for item in advice["savings"] if item["share"] == DROPPED)
     told = (
-        f"Dropping the {DROPPED:.0%} of highest {advice['by']} costs {DROPPED:.0%} of the pairs, and leaves pairs whose"
-        f" log pi(y+) ends {estimate(row['saved'])} nats higher on average; {estimate(row['displaced'])} of them"
-        f" displaced, of all {estimate(row['displaced_all'])} (expected from pairs trained on {_how(advice)}). They are"
-        f" listed in {LISTED}, in the folder of this answer."
+        f"Dropping the {DROPPED:.0%} of highest {called(advice['by'])} costs {DROPPED:.0%} of the pairs, and leaves"
+        f" pairs whose log pi(y+) ends {estimate(row['saved'])} nats higher on average; {estimate(row['displaced'])} of"
+        f" them displaced, of all {estimate(row['displaced_all'])} (expected from pairs trained on {_how(advice)})."
+        f" They are listed in {LISTED}, in the folder of this answer."
     )
     if not tried:
         remedy = "add subsets lowest and random of one size"
@@ -256,7 +330,9 @@ def _correlations(answer: dict[str, Any]) -> str:
 
 def _ends(answer: dict[str, Any]) -> str:
     """The change in the lowest and the highest quarter of each similarity."""
-    items = headline(answer["parts"])
+    first = headline(answer["correlations"])
+    keys = ("policy", "training", "subset")
+    items = [item for item in answer["parts"] if first and all(item[key] == first[0][key] for key in keys)]
     if not items:
         return ""
     told = {(item["similarity"], item["part"]): estimate(item["change"]) for item in items}

@@ -342,6 +342,7 @@ def run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> 
 
     Raises:
         RuntimeError: the trainer ended before its last step.
+        StudyError: the weights that it ended with are not all finite.
     """
     looks = log.scratch / LOOKS
     if isinstance(config, PairTraining) and config.fixed:
@@ -357,6 +358,8 @@ def run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> 
     trainer.train(resume_from_checkpoint=resumed)
     if trainer.state.global_step < config.steps:
         raise RuntimeError(f"the trainer ended after {trainer.state.global_step} of {config.steps} steps")
+    if not all(weight.isfinite().all() for weight in trainer.model.parameters()):
+        raise StudyError("its weights are no longer finite; lower the training's optimiser.learning_rate")
     _save(trainer.model, tokenizer, out)
     if looks.exists():
         shutil.copytree(looks, out.parent / LOOKS)

@@ -18,7 +18,7 @@ import numpy as np
 from rmpipe.diagnosis import LENGTH
 from rmpipe.displacement import buckets, partial_spearman
 from rmpipe.generalisation import EVERY, over_bases
-from rmpipe.interval import LEVEL, Estimate, bootstrap, clustered, correlate, t_interval
+from rmpipe.interval import LEVEL, Estimate, bootstrap, clustered, correlate, share, t_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,6 +129,7 @@ def _correlated(policy: str, training: str, subset: str, name: str, mine: list[O
     found["length_given"] = None if name == LENGTH else _over(mine, partial(_partial, LENGTH, name))[0]
     plain = _by_base(mine, partial(_ranks, name, "spearman", within))
     found["by_base"] = bootstrap(plain).json() if len(plain) > 1 else None
+    found["displaced"] = over_seeds([(one, share((one.table["change"] < 0).astype(float))) for one in mine])
     found["pairs"] = sum(len(one.table) for one in mine)
     found["equal"] = sum(int(alike(one.table, within).sum()) for one in mine)
     return found | {"within": within} | found["used"]["spearman"]

@@ -86,7 +86,7 @@ def train(
         how many pairs were short enough, and so were trained on.
 
     Raises:
-        StudyError: no pair is short enough, or one is longer than the model's context.
+        StudyError: no pair is short enough, or one is longer than the model's context; its weights end not finite.
     """
     from datasets import Dataset
     from trl import DPOConfig

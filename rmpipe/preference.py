@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rmpipe.config import StudyError
 from rmpipe.dataset import Dataset
 from rmpipe.pair import FIELDS, pair_of
-from rmpipe.split import SPLITS, drawn, key_of, side_of, split
+from rmpipe.split import SPLITS, asked, drawn, key_of, side_of, split
 from rmpipe.table import TOLD, Row, checked
 from rmpipe.text import Text, render
 
@@ -58,16 +58,17 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
     import pandas as pd
 
     dropped: Counter[str] = Counter()
-    rows, name, read = usable(dataset, seed, dropped)
-    rows = split(rows, dataset, seed, name, dropped)
-    rows = drawn(rows, dataset.limit, seed)
+    given, name, read = usable(dataset, seed, dropped)
+    rows = drawn(split(given, dataset, seed, name, dropped), dataset.limit, seed)
     counts = Counter(row["split"] for row in rows)
     for part in SPLITS:
         if not counts[part] and not (part == "policy" and dataset.policy_fraction == 0):
             told = f"no pair is left for the {part} split ({read} read, dropped: {_in_words(dropped)})"
-            raise StudyError(f"{name}: {told}; give more data or larger limits{_whole(counts)}")
+            raise StudyError(f"{name}: {told}{_parted(given)}; give more data or larger limits{_whole(counts)}")
     summary = {"read": read, "dropped": dict(dropped), "kept": dict(counts), **_lengths(rows)}
-    return pd.DataFrame(rows).drop(columns=["row", "tokens"], errors="ignore"), summary
+    if again := sum("numbered" in row for row in given):
+        summary["ids numbered"] = again
+    return pd.DataFrame(rows).drop(columns=["row", "tokens", "numbered"], errors="ignore"), summary
 
 
 def usable(dataset: Dataset, seed: int, dropped: Counter[str], *, named: bool = False) -> tuple[list[Row], str, int]:
@@ -237,7 +238,7 @@ def _once_each(rows: list[Row]) -> list[Row]:
             while (told := f"{key}.{seen[key]}") in taken:  # another row's own: `a`, `a`, `a.2`
                 seen[key] += 1
             taken.add(told)
-            row["id"] = told
+            row |= {"id": told, "numbered": True}
     return rows
 
 
@@ -297,6 +298,14 @@ def _rendered(tokenizer: Any, row: Row, name: str) -> str:
 def _in_words(dropped: Counter[str]) -> str:
     """What was left out: `60 for equal responses, 2 for prompt in test`."""
     return ", ".join(f"{count} for {what}" for what, count in dropped.items() if count) or "none"
+
+
+def _parted(rows: list[Row]) -> str:
+    """Why a split may be empty though pairs are left: few prompts do not go round."""
+    count = len({asked(row["prompt"]) for row in rows if row["split"] != "test"})
+    if not count:
+        return ""
+    return f": the split goes by prompt, and there {'is 1 prompt' if count == 1 else f'are {count} prompts'} to split"
 
 
 def _whole(counts: Counter[str]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
-from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, identity, nested
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, identity, in_one_line, nested
 from rmpipe.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -59,20 +59,45 @@ class Subset(Registry, Config, key="kind", group="rmpipe.subsets"):
             seed: of what is drawn.
 
         Raises:
-            StudyError: no pair is left, or there are fewer than are asked for.
+            StudyError: no pair is left, or there are fewer than are asked for; `choose`, which may be somebody's own,
+                fails or gives what are no places.
         """
         among = self.alike(table)
         if not len(among):
             told = f"no pair of {len(table)} has responses of equal length"
             raise StudyError(f"subsets: {self.kind}: {told}; raise equal_length, or leave it out")
-        rows = np.unique(among[self.choose(table.iloc[among].reset_index(drop=True), seed)])
+        rows = np.unique(among[self._chosen(table.iloc[among].reset_index(drop=True), seed)])
         if not len(rows):
             raise StudyError(f"subsets: {self.kind}: no pair of {len(among)} is left; ask for more")
         return rows
 
     def choose(self, table: pd.DataFrame, seed: int) -> NDArray[np.int64]:
-        """The places in the table of the pairs that are kept."""
+        """The places in the table of the pairs that are kept, from 0; or a mask, a boolean for each pair.
+
+        Args:
+            table: as `kept` has it, of the pairs that are chosen among.
+            seed: of what is drawn.
+        """
         raise NotImplementedError
+
+    def _chosen(self, table: pd.DataFrame, seed: int) -> NDArray[np.int64]:
+        where = f"subsets: {self.dump()['kind']}: choose"
+        try:
+            given = np.asarray(self.choose(table, seed))
+        except StudyError:
+            raise
+        except Exception as error:  # whatever a rule of somebody's own raises
+            raise StudyError(f"{where} fails: {in_one_line(error)}; mend it") from error
+        if given.shape == (len(table),) and given.dtype == bool:
+            return np.flatnonzero(given)
+        remedy = "give places in the table, or a boolean for each pair"
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            told = f"of {len(table)} pairs it gives {given.dtype} of shape {given.shape}"
+            raise StudyError(f"{where}: {told}; {remedy}")
+        places = given.astype(np.int64)
+        if len(beyond := places[(places < 0) | (places >= len(table))]):
+            raise StudyError(f"{where}: of {len(table)} pairs it gives that at {beyond[0]}; {remedy}")
+        return places
 
 
 class Whole(Subset):

@@ -11,7 +11,7 @@ from rmpipe import policy, similarity
 from rmpipe.algorithm import paired_ids
 from rmpipe.artifact import Diagnosis, Preferences, Weights
 from rmpipe.attribution import over_pairs, spearman
-from rmpipe.config import StudyError
+from rmpipe.config import StudyError, in_one_line
 from rmpipe.diagnosis import LENGTH, Diagnosing
 from rmpipe.preference import records
 from rmpipe.store import write_whole
@@ -76,15 +76,21 @@ def _measured(config: Diagnosing, model: policy.LanguageModel, rows: list[dict[s
         columns["rejected_tokens"][index] = [len(each) for each in states.rejected_ids]
         columns["chosen_logprob"][index], columns["rejected_logprob"][index] = chosen, rejected
         for name, kind in config.similarities.items():
-            columns[name][index] = _checked(name, kind.of(states), [keys[place] for place in index])
+            columns[name][index] = _found(name, kind, states, [keys[place] for place in index])
     return {name: column.tolist() for name, column in columns.items()}
 
 
-def _checked(name: str, values: Any, keys: list[Any]) -> Any:
+def _found(name: str, kind: similarity.Similarity, states: similarity.States, keys: list[Any]) -> Any:
     """What a similarity, which may be somebody's own, says of some pairs: a finite number of each."""
     import numpy as np
 
-    found, where = np.asarray(values, dtype=np.float64), f"diagnosing.similarities.{name}"
+    where = f"diagnosing.similarities.{name}"
+    try:
+        found = np.asarray(kind.of(states), dtype=np.float64)
+    except StudyError:
+        raise
+    except Exception as error:  # whatever a class of somebody's own raises
+        raise StudyError(f"{where}: {kind.dump()['kind']}: of fails: {in_one_line(error)}; mend it") from error
     if found.shape != (len(keys),):
         raise StudyError(f"{where}: of {len(keys)} pairs it gives {found.shape}; give a number of each")
     if not np.isfinite(found).all():

@@ -28,4 +28,6 @@ def prepare(config: Dataset, content: str, seed: int, *, out: Path, log: Log) ->
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
     sizes = pairs["split"].value_counts().sort_index()
     text = ", ".join(f"{count} {name}" for name, count in sizes.items())
+    if again := summary.get("ids numbered"):
+        text += f", {again} {'id that came again was' if again == 1 else 'ids that came again were'} numbered"
     return Preferences.at(out, text, **{f"pairs.{name}": float(count) for name, count in sizes.items()})

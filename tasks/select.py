@@ -48,7 +48,8 @@ def select(
     equal = "" if config.equal_length is None else f" ({len(config.alike(table))} are of equal length)"
     count = f"{len(kept)} of {len(table)} pairs{equal}"
     if len(kept) < least:
-        remedy = "ask for more, or lower that training.batch_size"
+        sizes = [f"trainings.{name}.training.batch_size" for name in config.trainings or ["NAME"]]
+        remedy = f"ask for more, or lower {' or '.join(sizes)}"
         raise StudyError(f"subsets: {rule}: {count} left, but a training takes {least} a step; {remedy}")
     dropped = table.drop(kept.index).assign(why=why)
     mine = own.iloc[kept.index]  # the diagnosis has the pairs in their order

@@ -82,7 +82,8 @@ def _likelihoods(model: lm.LanguageModel, pairs: dict[str, dict[str, list[lm.Pai
         for name, sides in pairs.items()
     }
     if not all(np.isfinite(values).all() for sides in found.values() for values in sides.values()):
-        raise StudyError("its likelihoods are no longer finite; lower training.optimiser.learning_rate")
+        remedy = "lower trainings.NAME.training.optimiser.learning_rate, of the training that it had"
+        raise StudyError(f"its likelihoods are no longer finite; {remedy}")
     return found
 
 

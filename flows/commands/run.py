@@ -13,6 +13,9 @@ from flows.commands.rank import answer_of
 if TYPE_CHECKING:
     from flows.inquiry import Inquiry
 
+SHOWN = 10
+"""Lines of what was found by the stages that a run was to stop after."""
+
 
 def arguments(parser: ArgumentParser) -> None:
     """A study, how it differs, and how it is run."""
@@ -53,10 +56,20 @@ def command(options: Namespace) -> int:
 def _answer(options: Namespace, steps: list[dict[str, Any]], inquiry: Inquiry, said: str) -> int:
     report = inquiry.report
     if report.address not in {step["address"] for step in steps}:  # --only stopped before it
-        tell(options, {"said": said, "stages": steps}, said)
+        tell(options, {"said": said, "stages": steps}, "\n".join([*_found(inquiry, options.only), said]))
         return DONE
     ranking = report.inputs["ranking"]
     where = f"report   {report.page}\nbrowse   rmpipe ui\n{said}"
     text = f"{ranking.path.joinpath('table.txt').read_text()}\n{where}"
     tell(options, {"said": said, "report": str(report.page), **answer_of(ranking)}, text)
     return DONE
+
+
+def _found(inquiry: Inquiry, only: list[str]) -> list[str]:
+    """A line for each artifact of the named stages: its address and what its record says of it."""
+    named = [address for address, step in inquiry.plan.steps.items() if step.call.stage.name in only]
+    shown = named if len(named) <= SHOWN else named[: SHOWN - 1]
+    records = [inquiry.plan.store.record(address) or {} for address in shown]
+    lines = [f"{address}  {record.get('summary', '')}".rstrip() for address, record in zip(shown, records, strict=True)]
+    rest = len(named) - len(shown)
+    return [*lines, f"and {rest} more; see `rmpipe show ADDRESS`"] if rest else lines

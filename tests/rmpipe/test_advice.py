@@ -9,6 +9,7 @@ import pytest
 from rmpipe import advice
 from rmpipe.attribution import ALONE
 from rmpipe.diagnosis import LENGTH
+from rmpipe.generalisation import EVERY
 
 BELOW, AROUND, ABOVE = ({"value": v, "low": v - 0.2, "high": v + 0.2} for v in (-0.5, 0.0, 0.5))
 BARE = {"value": -0.9, "low": None, "high": None}
@@ -19,14 +20,15 @@ WIDE = {"value": -0.3, "low": -0.7, "high": 0.1}
 
 def item(name: str, spearman: Any, given: Any, equal: Any, length_given: Any = None, **keys: Any) -> dict[str, Any]:
     told = {"policy": "p", "training": ALONE, "subset": "", "similarity": name, "equal": 12, "within": 0.0, "bases": 2}
-    told |= {"spearman": spearman, "given_length": given, "given_edit": None, "equal_length": equal}
+    told |= {"spearman": spearman, "given_length": given, "given_edit": None, "equal_length": equal, "pairs": 80}
+    told["displaced"] = {"value": 0.4, "low": 0.3, "high": 0.5}
     return told | {"length_given": length_given} | keys
 
 
 def answer(*found: dict[str, Any], **more: Any) -> dict[str, Any]:
     places = [{"policy": "p", "base": "a", "seed": 1}, {"policy": "p", "base": "b", "seed": 2}]
     return {"correlations": list(found), "rows": [], "ladders": [], "parts": [], "contrasts": [], "places": places,
-            "advice": advised(by=None)} | more  # fmt: skip
+            "singles": [], "advice": advised(by=None)} | more  # fmt: skip
 
 
 def advised(**told: Any) -> dict[str, Any]:
@@ -62,6 +64,39 @@ def test_the_first_line_is_what_the_intervals_bear_out(ches, length, said):
     assert first.startswith(said)
 
 
+def test_where_hardly_a_pair_is_displaced_that_is_said_first_and_none_is_dropped():
+    rare = {"displaced": {"value": 0.01, "low": 0.0, "high": 0.02}}
+    found = [item("ches", BELOW, BELOW, BELOW, AROUND, **rare), item(LENGTH, AROUND, None, None, **rare)]
+    first, *more = advice.sentences(answer(*found))
+    assert first.startswith(
+        "Hardly a preferred response falls (0.01 [0.00, 0.02] of them), so what is ranked is how far"
+    )
+    assert "displacement" not in first
+    assert "Drop no pairs: hardly one is displaced." in more
+    assert advice.best(found) is None
+
+
+def test_pairs_are_not_dropped_by_what_ranks_them_alone_and_not_together():
+    alone = [item("edit", BELOW, BELOW, BELOW), item("ches", BELOW, BELOW, BELOW)]
+    together = {"training": "dpo", "subset": "random"}
+    for edit, best in ((AROUND, "ches"), (BELOW, "edit")):
+        assert (
+            advice.best(
+                [*alone, item("edit", edit, edit, edit, **together), item("ches", BELOW, AROUND, None, **together)]
+            )
+            == best
+        )
+    told = advice.sentences(
+        answer(*alone, item(LENGTH, AROUND, None, None), item("edit", AROUND, AROUND, None, **together))
+    )
+    assert "Trained on together, dpo on random: edit similarity (minus the distance) 0.00 [-0.20, 0.20]." in told
+
+
+def test_too_few_pairs_are_said_to_be_too_few():
+    few = item("ches", None, None, None, pairs=4), item(LENGTH, None, None, None, pairs=4)
+    assert advice.sentences(answer(*few))[0].startswith("4 pairs are too few to rank; train on 10 or more.")
+
+
 @pytest.mark.parametrize(
     ("given", "length_given", "said"),
     [
@@ -91,9 +126,9 @@ def test_what_the_edit_similarity_leaves_of_ches_is_told_in_the_answer_and_in_th
     assert "0.50 [0.30, 0.70]" in lines[2]
 
 
-def test_pairs_are_dropped_by_what_is_clearest_given_length_of_those_borne_out():
+def test_pairs_are_dropped_by_what_is_clearest_of_those_borne_out():
     lower = BELOW | {"value": -0.7}
-    found = [item("ches", BELOW, BELOW, BELOW), item("mine", BELOW, lower, None), item("edit", lower, lower, AROUND),
+    found = [item("ches", BELOW, BELOW, BELOW), item("mine", lower, BELOW, None), item("edit", lower, lower, AROUND),
              item(LENGTH, lower, None, None)]  # fmt: skip
     assert advice.best(found) == "mine"
     assert advice.best(found[2:]) is None
@@ -137,7 +172,7 @@ def test_pairs_are_not_dropped_where_that_was_measured_to_do_harm():
     assert not advice.harmful([tried(AROUND), tried(BARE), tried(None)])
     said = advice.sentences(answer(*SOUND, advice=advised(by=None, refuted="ches", measured=measured)))
     assert not any(text.startswith("Dropping") for text in said)
-    place = next(index for index, text in enumerate(said) if text.startswith("Drop no pairs: those of highest ches"))
+    place = next(index for index, text in enumerate(said) if text.startswith("Drop no pairs: those of highest CHES"))
     assert "-0.50 [-0.70, -0.30], settled" in said[place + 2]
 
 
@@ -189,3 +224,18 @@ def test_the_table_has_a_dash_for_what_is_not_known_and_no_sentence_wider_than_a
     assert lines[2].split() == ["ches", "-0.50", "[-0.70,", "-0.30]", "-0.50", "[-0.70,", "-0.30]", "-", "-"]
     assert "ches        0.50 [0.30, 0.70]  -0.50 [-0.70, -0.30]" in lines
     assert max(map(len, lines)) <= advice.WIDTH
+
+
+def test_the_table_of_several_policies_has_the_quarters_of_what_its_first_block_is_of():
+    found, parts = [], []
+    for policy, bases in ((EVERY, 1), ("p", 1), ("q", 1)):
+        found += [
+            item("ches", BELOW, BELOW, None, policy=policy, bases=bases),
+            item(LENGTH, AROUND, None, None, policy=policy, bases=bases),
+        ]
+        keys = {"policy": policy, "training": ALONE, "subset": "", "similarity": "ches"}
+        parts += [keys | {"part": part, "change": ABOVE if policy == "p" else BELOW} for part in (1, 2, 3, 4)]
+    told = answer(*found, parts=parts)
+    text = advice.table(told | {"sentences": []})
+    assert "p, each pair trained on alone: change of log pi(y+) in" in text
+    assert text.count("0.50 [0.30, 0.70]") >= 2

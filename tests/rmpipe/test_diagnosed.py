@@ -50,6 +50,7 @@ def test_a_page_has_the_section_where_the_study_asked_and_its_numbers_lead_to_th
     part = html.split('id="diagnosed"')[1].split("</section>")[0]
     assert re.search(r'href="#(from/diagnose/[^"]+)">5<', part)
     assert "&lt;b&gt;yes 9.0" in part
+    assert "is said to tell which pairs displace (2410.08847)" in part  # which is not what real pairs showed
     entries = re.findall(r"rmpipe why (diagnose/\w+)</code>", html.split('id="from"')[1])
     assert sorted(entries) == [f"diagnose/{index:012x}" for index in range(len(places))]
     links = set(re.findall(r'href="#([^"]+)"', part))

@@ -163,7 +163,7 @@ def test_sections_stand_in_their_order_and_the_answer_first(html):
     ]  # fmt: skip
     first = words(html.split('id="answer"')[1].split("</section>")[0])
     assert "CHES goes with displacement, and the difference in length alone does not explain it." in first
-    assert "Dropping the 25% of highest ches costs 25% of the pairs" in first
+    assert "Dropping the 25% of highest CHES costs 25% of the pairs" in first
 
 
 def test_what_is_absent_is_left_out(answer):

@@ -91,7 +91,10 @@ def test_pairs_of_one_id_are_told_apart_by_names_that_no_other_has(tmp_path: Pat
     rows = pairs(7)
     for row, key in zip(rows, ("a", "a", "a.2", "b", "b", "b", "a"), strict=True):
         row["id"] = key
-    by_prompt = prepare(local(tmp_path, rows), 0)[0].set_index("prompt")["id"]
+    frame, summary = prepare(local(tmp_path, rows), 0)
+    by_prompt = frame.set_index("prompt")["id"]
+    assert summary["ids numbered"] == 4
+    assert "ids numbered" not in prepare(local(tmp_path, pairs(7)), 0)[1]
     assert [by_prompt[f"p{n}"] for n in range(7)] == ["a", "a.3", "a.2", "b", "b.2", "b.3", "a.4"]
 
 
@@ -240,6 +243,13 @@ def test_a_file_without_rows_and_one_without_enough_are_told(tmp_path: Path):
     assert refused(dataset) == f"{dataset.path}: no rows; give one with a row at least"
     dataset = local(tmp_path, pairs(1))
     assert refused(dataset).startswith(f"{dataset.path}: no pair is left for the policy split (1 read, dropped: ")
+
+
+def test_pairs_of_one_prompt_are_refused_with_the_reason(tmp_path: Path):
+    rows = [{"prompt": "same", "chosen": f"a{n}", "rejected": "b"} for n in range(20)]
+    dataset = local(tmp_path, rows)
+    told = "(20 read, dropped: none): the split goes by prompt, and there is 1 prompt to split; give more"
+    assert told in refused(dataset)
 
 
 def test_prompts_of_two_forms_are_refused_with_a_row_of_each(tmp_path: Path):

@@ -116,6 +116,34 @@ def test_a_rule_of_ones_own_may_give_a_mask_and_an_empty_one_is_refused():
         Masked(above=9).kept(table([3.0, 1.0]), seed=1)
 
 
+@pytest.mark.parametrize(
+    ("gives", "said"),
+    [
+        (lambda table: 1 / 0, r"Mine: choose fails: ZeroDivisionError: division by zero; mend it"),
+        (lambda table: table["nothing"], r"Mine: choose fails: KeyError: 'nothing'"),
+        (
+            lambda table: [0, 100_000],
+            r"Mine: choose: of 3 pairs it gives that at 100000; give places in the table, or a",
+        ),
+        (lambda table: [-1], r"gives that at -1"),
+        (lambda table: ["a"], r"gives <U1 of shape \(1,\)"),
+        (lambda table: [True, False], r"gives bool of shape \(2,\)"),
+        (lambda table: [[0, 1]], r"gives int64 of shape \(1, 2\)"),
+        (lambda table: 1.5, r"gives float64 of shape \(\)"),
+    ],
+)
+def test_what_goes_wrong_in_a_rule_of_ones_own_is_said_with_its_place(gives, said):
+    class Mine(Subset):
+        kind: str = "mine"
+
+        def choose(self, table, seed):
+            return gives(table)
+
+    with pytest.raises(StudyError, match=said) as told:
+        Mine().kept(table([3.0, 1.0, 2.0]), seed=1)
+    assert str(told.value).startswith(f"subsets: {__name__}:")
+
+
 def test_another_data_set_is_read_by_its_source_and_its_lengths_are_not_known():
     other = Subset.parse({"kind": "other", "data": WORLD}, "subsets.gold")
     assert isinstance(other, Other)

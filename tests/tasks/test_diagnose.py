@@ -41,6 +41,24 @@ class Short(Same):
         return np.zeros(len(pairs.chosen_ids) + 1)
 
 
+class Failing(Similarity):
+    """One that divides by what is nothing."""
+
+    kind: str = "failing"
+
+    def of(self, pairs: States) -> Any:
+        return 1 / 0
+
+
+class Wordy(Similarity):
+    """One that gives words."""
+
+    kind: str = "wordy"
+
+    def of(self, pairs: States) -> Any:
+        return ["a"] * len(pairs.chosen_ids)
+
+
 def diagnosed(out, log, base, preferences, **asked: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
     diagnose.function(Diagnosing(**asked), base, preferences, out=out, log=log)
     return pd.read_parquet(out / "pairs.parquet"), json.loads((out / "measurement.json").read_text())
@@ -116,6 +134,11 @@ def test_three_pairs_and_constant_similarities_have_numbers_but_no_correlation(o
     [
         (Same(says=None), r"diagnosing\.similarities\.mine: of pair p\d+ it gives nan; give a finite number of each"),
         (Short(), r"diagnosing\.similarities\.mine: of 5 pairs it gives \(6,\); give a number of each"),
+        (
+            Failing(),
+            rf"^diagnosing\.similarities\.mine: {__name__}:Failing: of fails: ZeroDivisionError: division by zero;",
+        ),
+        (Wordy(), rf"mine: {__name__}:Wordy: of fails: ValueError: could not convert string to float: 'a'"),
     ],
 )
 def test_a_similarity_of_ones_own_that_gives_no_number_of_each_pair_is_named(out, log, base, pairs, mine, said):

@@ -99,6 +99,10 @@ def test_fewer_pairs_than_a_step_takes_are_refused_and_those_of_equal_length_are
         StudyError, match=r"lowest by ches: 2 of 4 pairs \(3 are of equal length\) left, but a training ta"
     ):
         select.function(config, data, data, told, 1, 3, out=out, log=None)
+    for names, size in ((None, "NAME"), (("dpo",), "dpo")):
+        mine = config.model_copy(update={"trainings": names})
+        with pytest.raises(StudyError, match=rf"ask for more, or lower trainings\.{size}\.training\.batch_size"):
+            select.function(mine, data, data, told, 1, 3, out=out, log=None)
     assert (
         "2 of 4 pairs (3 are of equal length)"
         in select.function(config, data, data, told, 1, 2, out=out, log=None).summary

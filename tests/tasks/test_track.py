@@ -127,7 +127,9 @@ def test_a_policy_whose_training_diverged_is_refused_with_the_remedy(trained, ba
     model.model.save_pretrained(tmp_path / "broken")
     model.tokenizer.save_pretrained(tmp_path / "broken")
     broken = SimpleNamespace(looks=list, record=trained.record, model=tmp_path / "broken")
-    with pytest.raises(StudyError, match=r"no longer finite; lower training\.optimiser\.learning_rate"):
+    with pytest.raises(
+        StudyError, match=r"no longer finite; lower trainings\.NAME\.training\.optimiser\.learning_rate"
+    ):
         track.function(Tracking(), base, broken, trained.data, 1, out=out, log=log)
 
 

@@ -139,7 +139,7 @@ def test_what_filtering_was_measured_to_harm_is_not_advised(tmp_path):
     assert (answer["advice"]["by"], answer["advice"]["refuted"]) == (None, "ches")
     assert not (tmp_path / "drop.parquet").exists()
     text = " ".join((tmp_path / "table.txt").read_text().split())
-    assert "Drop no pairs: those of highest ches fall furthest" in text
+    assert "Drop no pairs: those of highest CHES fall furthest" in text
     assert "Dropping the" not in text
 
 
@@ -165,7 +165,7 @@ def test_three_pairs_or_one_give_an_answer_that_claims_nothing(tmp_path):
     claim = {"name": "a", "claim": "c", "similarity": "ches", "test": "equal_length"}
     for count in (3, 1):
         answer = answered(tmp_path, -1, 0, seeds=1, count=count, sets={"random": 1.0}, claims=(claim,))
-        assert answer["sentences"][0].startswith("Neither CHES nor the difference in length is settled")
+        assert answer["sentences"][0].startswith(f"{count} pairs are too few to rank")
         assert answer["advice"]["by"] is None
         assert answer["contrasts"][0]["outcome"] == "Not settled, there is no interval"
 
