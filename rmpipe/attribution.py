@@ -17,7 +17,7 @@ import numpy as np
 
 from rmpipe.diagnosis import LENGTH
 from rmpipe.displacement import buckets, partial_spearman
-from rmpipe.generalisation import EVERY, over_bases
+from rmpipe.generalisation import EVERY, over_bases, placed
 from rmpipe.interval import LEVEL, Estimate, bootstrap, clustered, correlate, share, t_interval
 
 if TYPE_CHECKING:
@@ -331,12 +331,7 @@ def _ranked(mine: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict
     mine = sorted(mine, key=lambda row: -row["chosen"]["value"])
     gaps = [difference(runs, mine[0]["subset"], row["subset"]) for row in mine[1:]]
     apart = [gap is not None and gap["low"] is not None and gap["low"] > 0 for gap in gaps]
-    tied = 1 + next((index for index, told in enumerate(apart) if told), len(apart))
-    mine[0]["not_told_from"] = [row["subset"] for row, told in zip(mine[1:], apart, strict=True) if not told]
-    for place, row in enumerate(mine):
-        row["rank"] = ("1=" if tied > 1 else "1") if place < tied else str(place + 1)
-        row.setdefault("not_told_from", [])
-    return mine
+    return placed(mine, apart, "subset")
 
 
 def difference(

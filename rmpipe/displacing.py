@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -19,7 +20,7 @@ from rmpipe.reading import Reading, called
 from rmpipe.refusal import Judge
 from rmpipe.reward import Kind
 from rmpipe.single import Single
-from rmpipe.study import NAMED, Base, Drawing, Sampling, Study, check_judge, known
+from rmpipe.study import NAMED, Base, Drawing, Sampling, Study, check_judge, check_names, known
 from rmpipe.subset import Other, Subset
 from rmpipe.text import length
 
@@ -153,8 +154,7 @@ class Displacing(Study):
         for name in self.trainings:
             if not any(name in self.trained(subset) for subset in self.subsets):
                 raise StudyError(f"trainings.{name}: no subset has it in its trainings; add it there, or leave it out")
-        if again := [name for name, count in Counter(claim.name for claim in self.claims).items() if count > 1]:
-            raise StudyError(f"claims: {', '.join(again)} more than once; give each a name of its own")
+        check_names("claims", [claim.name for claim in self.claims])
         for index, claim in enumerate(self.claims):
             self._check_claim(f"claims.{index}", claim)
 
@@ -208,17 +208,17 @@ class Displacing(Study):
         """Look into every file and folder that the study names, before anything is spent; hub ids pass."""
         pairs = check(self.dataset, self.seeds[0])
         super().check_sources()
-        self._check_sizes(pairs, self._others())
+        self._check_sizes(pairs)
         self.check_lengths(pairs)
         if self.refusing is not None:
             check_judge("refusing.judge", self.refusing.judge, self.refusing.sampling)
 
-    def _check_sizes(self, pairs: pd.DataFrame | None, others: dict[str, pd.DataFrame]) -> None:
+    def _check_sizes(self, pairs: pd.DataFrame | None) -> None:
         """Each subset as far as its pairs are at hand; a policy makes no more of them than there are prompts."""
         for name, subset in self.subsets.items():
             limit, frame = self.diagnosing.limit, pairs
             if isinstance(subset, Other):
-                limit, frame = None, others.get(called(f"subsets.{name}.data", subset.data))
+                limit, frame = None, self.others.get(called(f"subsets.{name}.data", subset.data))
             if frame is None:
                 continue
             there = int((frame["split"] == "reward").sum())
@@ -232,7 +232,7 @@ class Displacing(Study):
         """What policies are asked about and trained on: the pairs, and those of other data sets."""
         yield from super().readings(pairs)
         for base in dict.fromkeys(policy.base for policy in self.policies.values()):
-            for where, frame in self._others().items():
+            for where, frame in self.others.items():
                 rows = records(frame[frame["split"] != "policy"], NAMED)
                 yield Reading("trainings", f"bases.{base}", where, rows, length)
 
@@ -240,8 +240,9 @@ class Displacing(Study):
         """With those held out, whose likelihoods are followed; of pairs that a policy is yet to write none are here."""
         return pairs[pairs["split"] == "test"] if self.on_policy else pairs[pairs["split"] != "policy"]
 
-    def _others(self) -> dict[str, pd.DataFrame]:
-        """The pairs of other data sets that are at hand, checked."""
+    @cached_property
+    def others(self) -> dict[str, pd.DataFrame]:
+        """The pairs of other data sets that are at hand, for the first seed, checked; each is read once."""
         found: dict[str, pd.DataFrame] = {}
         for name, subset in self.subsets.items():
             if isinstance(subset, Other):

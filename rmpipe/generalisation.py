@@ -113,12 +113,23 @@ def _ranked(mine: list[dict[str, Any]], trials: pd.DataFrame, pairs: pd.DataFram
         difference(trials, pairs, leader["reward_model"], row["reward_model"], draws)["difference"].low > 0
         for row in mine[1:]
     ]
+    return placed(mine, apart, "reward_model")
+
+
+def placed(rows: list[dict[str, Any]], apart: Sequence[bool], name: str) -> list[dict[str, Any]]:
+    """Rows with their `rank`, and with those that the leader is `not_told_from`.
+
+    Args:
+        rows: the leader first.
+        apart: of each behind it, whether the leader is told apart from it.
+        name: the column that names a row.
+    """
     tied = 1 + next((index for index, told in enumerate(apart) if told), len(apart))
-    leader["not_told_from"] = [row["reward_model"] for row, told in zip(mine[1:], apart, strict=True) if not told]
-    for place, row in enumerate(mine):
+    for place, row in enumerate(rows):
         row["rank"] = ("1=" if tied > 1 else "1") if place < tied else str(place + 1)
-        row.setdefault("not_told_from", [])
-    return mine
+        row["not_told_from"] = []
+    rows[0]["not_told_from"] = [row[name] for row, told in zip(rows[1:], apart, strict=True) if not told]
+    return rows
 
 
 def above_a_coin(row: dict[str, Any]) -> bool:

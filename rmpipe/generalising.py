@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -14,7 +13,7 @@ from rmpipe.preference import records
 from rmpipe.reading import Reading, called
 from rmpipe.reward import Kind, Trained
 from rmpipe.shift import Same, Shift, rewritten
-from rmpipe.study import NAMED, Base, Drawing, Study, known
+from rmpipe.study import NAMED, Base, Drawing, Study, check_names, known
 from rmpipe.table import Row
 from rmpipe.text import length
 
@@ -136,8 +135,7 @@ class Generalising(Study):
             raise StudyError(f"shifts.{HELD_OUT}: the name of the pairs held out; call it otherwise")
         if dotted := [name for name in self.shifts if "." in name]:
             raise StudyError(f"shifts: {dotted[0]!r} has a dot in its name; call it otherwise")
-        if again := [name for name, count in Counter(claim.name for claim in self.claims).items() if count > 1]:
-            raise StudyError(f"claims: {', '.join(again)} more than once; give each a name of its own")
+        check_names("claims", [claim.name for claim in self.claims])
         for index, claim in enumerate(self.claims):
             for side in claim.sides:
                 known(f"claims.{index}", side, dict.fromkeys(trial.reward_model for trial in self.trials()))

@@ -419,6 +419,16 @@ def check_judge(where: str, judge: Judge, drawing: Drawing) -> None:
         raise StudyError(f"{where}.{error}") from error
 
 
+def check_names(where: str, names: Iterable[str]) -> None:
+    """Refuse a name that is given twice.
+
+    Raises:
+        StudyError: names the place and the name.
+    """
+    if again := [name for name, count in Counter(names).items() if count > 1]:
+        raise StudyError(f"{where}: {', '.join(again)} more than once; give each a name of its own")
+
+
 def known(where: str, name: str, members: dict[str, Any]) -> None:
     """Refuse a name that no member of a section has.
 

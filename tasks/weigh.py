@@ -35,7 +35,6 @@ def weigh(
         claims: comparisons stated beforehand.
         singles: pairs trained on alone; none where the study did not ask.
     """
-
     tables = [diagnosis.table() for diagnosis in diagnoses]
     outcomes = [_alone(place, single) for place, single in zip(about["places"], singles, strict=bool(singles))]
     runs = _runs(about, tracked, before, after)
