@@ -15,7 +15,7 @@ from rmpipe import advice, attribution, displaced, invocation, page
 from rmpipe.attribution import ALONE, Outcome
 from rmpipe.citation import place
 from rmpipe.single import UNEMBEDDED
-from tests.rmpipe.test_page import Page
+from tests.rmpipe.test_page import Page, check_named_once, check_whole
 
 SIMILARITIES = ("ches", "hidden", "edit", "length")
 SUBSETS: dict[str, dict[str, Any]] = {
@@ -138,13 +138,8 @@ def html() -> str:
 
 
 def test_the_page_is_whole_and_asks_nothing_of_a_network(html):
-    seen = Page(html)
-    assert seen.open == []
-    assert not [tag for tag, _ in seen.tags if tag in ("script", "link", "img", "iframe")]
-    sources = re.findall(r'(?:src|href|url\()=?["\']?(https?://[^"\')\s]+)', html)
-    assert [source for source in sources if "www.w3.org" not in source] == []
-    ids = [attributes["id"] for tag, attributes in seen.tags if "id" in attributes and tag != "svg"]
-    assert len(ids) == len(set(ids))
+    check_whole(html)
+    check_named_once(html)
 
 
 def test_what_models_write_stays_text(html):

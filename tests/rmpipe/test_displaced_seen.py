@@ -10,7 +10,7 @@ import pytest
 
 from rmpipe import page
 from tests.rmpipe.test_displaced import told
-from tests.rmpipe.test_page_seen import CONTRAST, OVERLAPS, UNLINKED
+from tests.rmpipe.test_page_seen import CONTRAST, LOST, OVERLAPS, UNLINKED
 
 ADDRESS = "weigh/0123456789ab"
 
@@ -55,8 +55,7 @@ def test_no_letter_of_a_figure_lies_outside_of_it(look):
 def test_no_number_stands_without_a_link_and_no_link_without_a_place(look):
     seen = look()
     assert seen.evaluate(UNLINKED.replace("Published", "Published|2410\\.08847")) == []
-    lost = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.outerHTML)"
-    assert seen.locator("a[href]").evaluate_all(lost) == []
+    assert seen.locator("a[href]").evaluate_all(LOST) == []
 
 
 def test_a_number_is_followed_and_the_way_back_leads_to_its_row(look):

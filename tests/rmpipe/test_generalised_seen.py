@@ -10,7 +10,7 @@ import pytest
 
 from rmpipe import page
 from tests.rmpipe.test_generalised import told
-from tests.rmpipe.test_page_seen import CONTRAST, OVERLAPS, UNLINKED
+from tests.rmpipe.test_page_seen import CONTRAST, LOST, OVERLAPS, UNLINKED
 
 ADDRESS = "judge/0123456789ab"
 
@@ -47,8 +47,7 @@ def test_no_number_stands_without_a_link_and_no_link_without_a_place(look):
     seen = look()
     given = "Published|2507\\.07981|leaves ±"  # not measured: the paper's, its own, and what a claim allows
     assert seen.evaluate(UNLINKED.replace("Published", given)) == []
-    lost = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.outerHTML)"
-    assert seen.locator("a[href]").evaluate_all(lost) == []
+    assert seen.locator("a[href]").evaluate_all(LOST) == []
     entry = seen.locator("[id='from/claim/a']")
     links = ["back", "explicit on every base", "implicit on every base"]
     assert entry.get_by_role("link").all_inner_texts() == links

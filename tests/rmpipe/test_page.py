@@ -86,12 +86,23 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_is_whole_and_asks_nothing_of_a_network(html):
+def check_whole(html: str) -> None:
+    """Every tag is closed, and nothing is fetched."""
     seen = Page(html)
     assert seen.open == []
     assert not [tag for tag, _ in seen.tags if tag in ("script", "link", "img", "iframe")]
     sources = re.findall(r'(?:src|href|url\()=?["\']?(https?://[^"\')\s]+)', html)
     assert [source for source in sources if "www.w3.org" not in source] == []
+
+
+def check_named_once(html: str) -> None:
+    """No two parts have one name."""
+    ids = [attributes["id"] for tag, attributes in Page(html).tags if "id" in attributes and tag != "svg"]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_page_is_whole_and_asks_nothing_of_a_network(html):
+    check_whole(html)
 
 
 def test_every_figure_says_in_words_what_it_shows(html):

@@ -44,6 +44,9 @@ OVERLAPS = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => 
 })"""
 
 
+LOST = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.outerHTML)"
+
+
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("page") / "report.html"
@@ -115,8 +118,7 @@ def test_a_number_is_followed_and_the_way_back_leads_to_its_row(look):
 def test_no_number_stands_without_a_link_and_no_link_without_a_place(look):
     seen = look()
     assert seen.evaluate(UNLINKED) == []
-    lost = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.outerHTML)"
-    assert seen.locator("a[href]").evaluate_all(lost) == []
+    assert seen.locator("a[href]").evaluate_all(LOST) == []
     claim = seen.locator("section[aria-labelledby=claims] li a").first.get_attribute("href")
     entry = seen.locator(f"[id='{claim[1:]}']")
     assert entry.get_by_role("link").all_inner_texts() == ["back", "truth on weak", "flat on weak"]
