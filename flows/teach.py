@@ -1,7 +1,8 @@
 """Which reward model teaches this policy best? (2503.15477)
 
 Every policy is sampled once; every reward model scores those samples; each cell of policy x reward model x seed is
-measured, then aligned with the same budget; the ranking says what came of it.
+measured, then aligned with the same budget, on all prompts or on those that a sieve leaves; the ranking says what came
+of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from flows.branch import Branch, diagnoses
-from rmpipe.artifact import Measurement, Policy, Report, RewardModel, Rollouts, Scores
+from rmpipe.artifact import Measurement, Policy, Report, RewardModel, Rollouts, Scores, Sieve
 from rmpipe.teaching import Teaching
 from tasks.align import align
 from tasks.measure import measure
@@ -18,6 +19,7 @@ from tasks.rank import rank
 from tasks.report import report
 from tasks.sample import sample
 from tasks.score import score
+from tasks.sift import sift
 from tasks.stage import labelled
 
 
@@ -75,12 +77,20 @@ class Lesson(Branch):
         with labelled(policy=policy, reward_model=name, seed=self.seed):
             return measure(self.study.measuring, scores, pairs, self.rollouts(policy), truth)
 
+    @cache  # noqa: B019
+    def sieve(self, policy: str, name: str) -> Sieve | None:
+        """The prompts at which a reward model teaches a policy nothing; None where the study does not sift."""
+        if self.study.sifting is None:
+            return None
+        with labelled(policy=policy, reward_model=name, seed=self.seed):
+            return sift(self.study.sifting, self.rollouts(policy), self.scores(policy, name))
+
     def aligned(self, policy: str, name: str, algorithm: str) -> Policy:
         """The policy after RLHF on a reward model."""
         study = self.study
-        scores, true_scores = self.scores(policy, name), self.true_scores(policy)
+        scores, true_scores, sieve = self.scores(policy, name), self.true_scores(policy), self.sieve(policy, name)
         with labelled(policy=policy, reward_model=name, algorithm=algorithm, seed=self.seed):
             return align(
                 study.algorithms[algorithm], study.evaluation, study.sampling, self.policy(policy),
-                self.reward_model(name), scores, self.truth(), true_scores, self.raw(), self.seed,
+                self.reward_model(name), scores, self.truth(), true_scores, self.raw(), self.seed, sieve,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Training through TRL: supervised finetuning, RLHF, and what all trainings share.
+"""Training through TRL: supervised finetuning, and what all trainings share.
 
 Texts are turned into ids by `rmpipe.text` before a trainer sees them, so that what a reward model was trained on is to
 the token what it scores later. Trainers keep checkpoints in the stage's scratch folder; a run that was killed goes on
@@ -10,15 +10,15 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
-from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError
+from rmpipe.config import Config, Neutral, Runtime, StudyError
 from rmpipe.pair import SIDES
-from rmpipe.text import Text, encode, padding_id, parted, render, response_text
+from rmpipe.text import encode, padding_id, parted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,6 +51,12 @@ class Optimiser(Config):
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = Field(0, ge=0)
     weight_decay: float = Field(0.0, ge=0)
+
+    @property
+    def scheduler(self) -> str:
+        """What transformers calls the schedule: its constant one knows no warm-up."""
+        warms = self.schedule == "constant" and self.warmup_steps > 0
+        return "constant_with_warmup" if warms else self.schedule
 
 
 class Training(Config):
@@ -99,56 +105,6 @@ class PairTraining(Batched):
         return sorted({round(self.steps * index / self.looks) for index in range(1, self.looks)} - {0, self.steps})
 
 
-class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
-    """An RLHF algorithm: one frozen class, found by its `kind`."""
-
-    kind: str
-    prompts_per_step: int = Field(24, ge=1)
-    samples_per_prompt: int = Field(4, ge=2)
-    kl_coefficient: float = Field(0.05, ge=0)
-    temperature: float = Field(1.0, gt=0)
-    top_k: int = Field(0, ge=0)
-    top_p: float = Field(1.0, gt=0, le=1)
-    max_new_tokens: int = Field(64, ge=1)
-    evaluations: int = Field(5, ge=2)
-    """How often held-out prompts are looked at, the beginning and the end included."""
-
-    def looks(self) -> list[int]:
-        """The steps at which held-out prompts are looked at."""
-        return sorted({round(self.steps * index / (self.evaluations - 1)) for index in range(self.evaluations)})
-
-    def trainer(self) -> tuple[type, type, dict[str, Any]]:
-        """TRL's trainer, its arguments' class, and the arguments that only it has."""
-        raise NotImplementedError
-
-
-class Rloo(Algorithm):
-    """REINFORCE with the mean of a prompt's other samples as baseline (Ahmadian et al. 2024; 2503.15477, F.1)."""
-
-    kind: Literal["rloo"] = "rloo"
-    normalise_advantages: bool = False
-
-    def trainer(self) -> tuple[type, type, dict[str, Any]]:
-        """TRL's RLOO."""
-        from trl import RLOOConfig, RLOOTrainer
-
-        return RLOOTrainer, RLOOConfig, {"normalize_advantages": self.normalise_advantages}
-
-
-class Grpo(Algorithm):
-    """Group relative policy optimisation. Scaling by the group's std, its default, undoes what variance does."""
-
-    kind: Literal["grpo"] = "grpo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
-
-    def trainer(self) -> tuple[type, type, dict[str, Any]]:
-        """TRL's GRPO."""
-        from trl import GRPOConfig, GRPOTrainer
-
-        return GRPOTrainer, GRPOConfig, {"scale_rewards": self.scale_rewards, "loss_type": self.loss}
-
-
 # -- the trainings -----------------------------------------------------------------------------------------------
 
 
@@ -181,61 +137,6 @@ def finetune(
         model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=padded(tokenizer)
     )
     run(trainer, config, log, out, tokenizer)
-
-
-def align(
-    policy: Path, prompts: list[Text], reward: Callable[[list[Text], list[str]], Any], out: Path,
-    *, config: Algorithm, seed: int, log: Log, evaluate: Callable[[Any, Any, int], dict[str, float]] | None = None,
-) -> None:  # fmt: skip
-    """Train a policy by RLHF and save it with its tokenizer.
-
-    Args:
-        policy: the initial policy's folder, which is also the reference that KL is measured from.
-        prompts: what it is asked while it learns.
-        reward: prompts and responses to (n,) rewards, as they shall be felt.
-        evaluate: called with model, tokenizer and step at `config.looks()`; the training's random numbers are kept.
-
-    Raises:
-        StudyError: fewer distinct prompts than one step takes; the trainer would do no step at all, silently.
-    """
-    from datasets import Dataset
-
-    trainer_class, arguments_class, special = config.trainer()
-    _, tokenizer = load(policy, model=False)
-    rendered = {render(tokenizer, prompt): prompt for prompt in prompts}
-    if len(rendered) < config.prompts_per_step:
-        told = f"{config.prompts_per_step} prompts a step, and the policy split has {len(rendered)} distinct ones"
-        raise StudyError(f"algorithms: prompts_per_step: {told}; lower it, or raise dataset.policy_fraction")
-    more: dict[str, Any] = {
-        "beta": config.kl_coefficient, "num_generations": config.samples_per_prompt, "temperature": config.temperature,
-        "top_k": config.top_k, "top_p": config.top_p, "max_completion_length": config.max_new_tokens,
-        "steps_per_generation": 1, "disable_dropout": True, "model_init_kwargs": {"dtype": "float32"},
-    }  # fmt: skip
-    batch = config.prompts_per_step * config.samples_per_prompt
-    trainer = trainer_class(
-        str(policy),
-        reward_funcs=_felt(reward, rendered, tokenizer),
-        args=trainer_arguments(arguments_class, config, seed, log, batch=batch, **more, **special),
-        train_dataset=Dataset.from_list([{"prompt": text} for text in rendered]),
-        processing_class=padded(tokenizer, side="left"),
-    )
-    if evaluate is not None:
-        trainer.add_callback(_looking(evaluate, config.looks(), tokenizer))
-    run(trainer, config, log, out, tokenizer)
-
-
-def _felt(
-    reward: Callable[[list[Text], list[str]], Any], rendered: dict[str, Text], tokenizer: Any
-) -> Callable[..., list[float]]:
-    """The reward as TRL calls it, with texts decoded behind their prompts so that no leading space is lost."""
-
-    def rewarded(prompts: list[str], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        heads = {text: list(tokenizer(text)["input_ids"]) for text in dict.fromkeys(prompts)}
-        pairs = zip(prompts, completion_ids, strict=True)
-        texts = [response_text(tokenizer, heads[text], list(map(int, ids))) for text, ids in pairs]
-        return [float(value) for value in reward([rendered[text] for text in prompts], texts)]
-
-    return rewarded
 
 
 def _example(tokenizer: Any, row: dict[str, Any]) -> dict[str, list[int]]:
@@ -324,7 +225,7 @@ def trainer_arguments(
     return kind(
         output_dir=str(log.scratch / "trainer"), max_steps=config.steps, seed=seed, data_seed=seed,
         per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
-        learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.schedule,
+        learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.scheduler,
         warmup_steps=optimiser.warmup_steps, weight_decay=optimiser.weight_decay,
         optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
         bf16=False, use_cpu=not cuda, gradient_checkpointing=False,
@@ -424,28 +325,3 @@ def _keeping(folder: Path, name: str, steps: list[int], tokenizer: Any) -> Any:
                 _save(model, tokenizer, folder / f"{state.global_step:06d}" / name)
 
     return Keeping()
-
-
-def _looking(evaluate: Callable[[Any, Any, int], dict[str, float]], looks: list[int], tokenizer: Any) -> Any:
-    """Evaluation at some steps, with the training's random numbers put back as they were."""
-    from transformers import TrainerCallback
-
-    class Looking(TrainerCallback):
-        def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            if state.global_step == 0:
-                self._look(model, 0)
-
-        def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            if state.global_step in looks:
-                self._look(model, state.global_step)
-
-        def _look(self, model: Any, step: int) -> None:
-            import torch
-
-            training = model.training
-            model.eval()
-            with torch.random.fork_rng(), torch.no_grad():
-                evaluate(model, tokenizer, step)
-            model.train(training)
-
-    return Looking()

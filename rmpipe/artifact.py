@@ -142,18 +142,16 @@ class Artifact:
         return hash((self.address, self.home))
 
 
-class Preferences(Artifact):
-    """Preference pairs: id, prompt, chosen, rejected, split, and scores once relabelled; counts in `summary.json`."""
-
-    main = "preferences.parquet"
+class Prompts(Artifact):
+    """Prompts in splits, with what is known of each; counts in `summary.json`."""
 
     def split(self, name: str) -> pd.DataFrame:
-        """The rows of one split: reward, policy or test."""
+        """The rows of one split: policy, test, or of pairs reward."""
         table = self.table()
         return table[table["split"] == name].reset_index(drop=True)
 
     def prompts(self, name: str) -> tuple[list[str], list[Any]]:
-        """The distinct prompts of one split, with the id of the first pair that asks each."""
+        """The distinct prompts of one split, with the id of the first row that asks each."""
         table = self.split(name)
         seen: dict[str, tuple[str, Any]] = {}
         for key, prompt in zip(table["id"].astype(str), table["prompt"], strict=True):
@@ -161,9 +159,27 @@ class Preferences(Artifact):
             seen.setdefault(json.dumps(prompt, sort_keys=True), (key, prompt))
         return [key for key, _ in seen.values()], [prompt for _, prompt in seen.values()]
 
+
+class Preferences(Prompts):
+    """Preference pairs: id, prompt, chosen, rejected, split, and scores once relabelled."""
+
+    main = "preferences.parquet"
+
     def preview(self) -> pd.DataFrame | None:
         """The first 50 pairs."""
         return _texts(_head(self.path / self.main, 50, ["id", "split", "prompt", "chosen", "rejected"]))
+
+
+class Labelled(Prompts):
+    """Inputs with their labels: id, prompt, references (one or more), split, and what else their source has."""
+
+    main = "labelled.parquet"
+
+    def preview(self) -> pd.DataFrame | None:
+        """The first 50 inputs, each with its first reference."""
+        table = _head(self.path / self.main, 50, ["id", "split", "prompt", "references"])
+        table["references"] = [texts[0] for texts in table["references"]]
+        return _texts(table.rename(columns={"references": "response"}))
 
 
 class Rollouts(Artifact):
@@ -307,6 +323,30 @@ class Diagnosis(Measurement):
         if (count := len(table)) > 500:
             between = np.linspace(100, count - 101, 300).round().astype(int)
             table = table.iloc[[*range(100), *between, *range(count - 100, count)]]
+        return _texts(table.assign(prompt=[json.loads(text) for text in table["prompt"]]).reset_index(drop=True))
+
+
+class Gauge(Measurement):
+    """What a policy can learn of a reward at each prompt: `prompts.parquet`, a row a prompt, with samples."""
+
+    def preview(self) -> pd.DataFrame | None:
+        """At most 500 prompts in the order of their std, the least first: 250 at either end."""
+        import json
+
+        table = self.table().sort_values("std", kind="stable")
+        if len(table) > 500:
+            table = table.iloc[[*range(250), *range(len(table) - 250, len(table))]]
+        return _texts(table.assign(prompt=[json.loads(text) for text in table["prompt"]]).reset_index(drop=True))
+
+
+class Sieve(Artifact):
+    """Which prompts teach nothing, and what is to become of them: `sieve.parquet`, a row a prompt."""
+
+    main = "sieve.parquet"
+
+    def preview(self) -> pd.DataFrame | None:
+        """At most 500 prompts, those of the least std first."""
+        table = self.table().sort_values("white_std", kind="stable")[:500]
         return _texts(table.assign(prompt=[json.loads(text) for text in table["prompt"]]).reset_index(drop=True))
 
 

@@ -46,6 +46,13 @@ class Refusing(Config):
     sampling: Sampling = Sampling(responses=2)
     """Of held-out prompts, which are to call for a refusal."""
 
+    @field_validator("sampling")
+    @classmethod
+    def _of_held_out(cls, sampling: Sampling) -> Sampling:
+        if "split" in sampling.model_fields_set:
+            raise ValueError("split: prompts held out are asked here; leave it out")
+        return sampling
+
 
 class Expectation(Config):
     """A claim that the study states beforehand; the report says whether it held.

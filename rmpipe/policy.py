@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt, and of a response to it
 
+LANGUAGE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""How transformers' classes are called that write texts."""
 LOGITS = 2**25  # most logits of a batch that are held at a time when likelihoods are asked for: 128 MiB in float32
 TOKENS = 2**14  # most tokens of a batch then, its padding among them
 
@@ -77,6 +80,21 @@ def check_folder(path: Path | str) -> None:
             raise StudyError(f"{folder}: {name} missing; save a model there with save_pretrained (safetensors)")
     for file in folder.glob("*.safetensors"):
         _check_whole(file)
+
+
+def check_scorer(path: Path | str) -> None:
+    """Refuse a local folder of a language model where a model that scores is asked for; a hub id passes.
+
+    Raises:
+        StudyError: names the folder, what it holds, and the remedy.
+    """
+    file = Path(path) / "config.json"
+    if not file.exists():
+        return
+    kinds = json.loads(file.read_text()).get("architectures") or []
+    if kinds and all(kind.endswith(LANGUAGE) for kind in kinds):
+        told = f"{', '.join(kinds)} is a language model and scores nothing"
+        raise StudyError(f"{path}: {told}; give a reward model, or a sequence classifier")
 
 
 def _check_whole(file: Path) -> None:

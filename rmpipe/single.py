@@ -206,7 +206,7 @@ def _stepping(model: Any, config: Single) -> Any:
         "rmsprop": torch.optim.RMSprop,
     }
     optimiser = kinds[told.name](_groups(model, told.weight_decay), lr=told.learning_rate)
-    schedule = get_scheduler(told.schedule, optimiser, told.warmup_steps, config.steps)
+    schedule = get_scheduler(told.scheduler, optimiser, told.warmup_steps, config.steps)
 
     def step_on(loss: torch.Tensor) -> None:
         optimiser.zero_grad()

@@ -22,7 +22,7 @@ from rmpipe.dataset import Dataset, WorldSource
 from rmpipe.demonstration import Demonstrations
 from rmpipe.diagnosis import Diagnosing
 from rmpipe.pair import FIELDS
-from rmpipe.policy import check_folder
+from rmpipe.policy import check_folder, check_scorer
 from rmpipe.preference import records
 from rmpipe.reading import SHORTER, Reading, called
 from rmpipe.refusal import Judge, Refusal
@@ -55,10 +55,12 @@ class Drawing(Config):
 
 
 class Sampling(Drawing):
-    """How a policy is sampled: K responses to each prompt of the policy split."""
+    """How a policy is sampled: K responses to each prompt of a split."""
 
     responses: int = Field(16, ge=2)
     """K, the responses a prompt."""
+    split: Annotated[Literal["policy", "test"], Neutral("policy")] = "policy"
+    """Prompts that policies are trained on, or prompts held out."""
 
 
 class Collecting(Drawing):
@@ -176,16 +178,18 @@ class Study(
     Config,
     key="flow",
     group="rmpipe.flows",
-    ours=("rmpipe.teaching", "rmpipe.generalising", "rmpipe.displacing"),
+    ours=("rmpipe.teaching", "rmpipe.generalising", "rmpipe.displacing", "rmpipe.vanishing"),
 ):
     """What a person says about any inquiry.
 
     Attributes:
         families: the sections whose members are found by a literal of their own.
+        data: the family of its data set.
         named: the sections of which one member at least must be there.
     """
 
     families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind}
+    data: ClassVar[Any] = Dataset
     named: ClassVar[tuple[str, ...]] = ("seeds", "bases", "policies", "reward_models")
 
     name: str
@@ -258,6 +262,8 @@ class Study(
             if config.kind == "pretrained":
                 try:
                     check_folder(config.path)
+                    if isinstance(config, Pretrained):
+                        check_scorer(config.path)
                 except StudyError as error:
                     raise StudyError(f"{where}.path: {error}") from error
         for name, kind in self.reward_models.items():
@@ -322,13 +328,18 @@ class Study(
                 if isinstance(kind, Trained) and kind.on_policy < 1:
                     shorter = f"leave longer pairs out by {who}.training.max_length, at most what it holds"
                     rows, most = learnt[: kind.pairs], kind.training.max_length
-                    yield Reading(who, model, called("dataset", self.dataset), rows, kind.tokens, shorter, most)
+                    yield Reading(who, model, self.pairs_called, rows, kind.tokens, shorter, most)
                 for where, rows in asked.items() if not getattr(kind, "truncate", False) else ():
                     yield Reading(who, model, where, rows, kind.tokens, remedy)
         if self.diagnosing is not None:
             rows = records(self.diagnosed(pairs, self.diagnosing), NAMED)
             for base in dict.fromkeys(policy.base for policy in self.policies.values()):
-                yield Reading("diagnosing", f"bases.{base}", called("dataset", self.dataset), rows, length)
+                yield Reading("diagnosing", f"bases.{base}", self.pairs_called, rows, length)
+
+    @property
+    def pairs_called(self) -> str:
+        """What messages call the pairs that reward models learn from."""
+        return called("dataset", self.dataset)
 
     def diagnosed(self, pairs: pd.DataFrame, asked: Diagnosing) -> pd.DataFrame:
         """The pairs that are looked at before training, as far as they are at hand.
@@ -340,7 +351,7 @@ class Study(
 
     def asked(self, pairs: pd.DataFrame) -> dict[str, list[Row]]:
         """The pairs that reward models are asked about, as far as they are at hand, by what the study calls them."""
-        return {called("dataset", self.dataset): records(pairs[pairs["split"] == "test"], NAMED)}
+        return {self.pairs_called: records(pairs[pairs["split"] == "test"], NAMED)}
 
     def _check_base(self, kind: Trained, base: Base) -> None:
         if kind.particular and (tokenizer := base.tokenizer()) is not None:
@@ -394,16 +405,21 @@ class Study(
                 told = f"0, so that the base has no tokens for {where}.topics = {sorted(topics)}"
                 raise StudyError(f"bases.{name}.danger: {told}; set danger = 0.1, or leave the topic out")
 
+    def datasets(self) -> dict[str, Any]:
+        """Its data sets, by what it calls them."""
+        return {"dataset": self.dataset}
+
     def _check_places(self) -> None:
         shown = [(f"policies.{name}.demonstrations", spec.demonstrations) for name, spec in self.policies.items()]
         members = [(f"{section}.{name}", member) for section in self.families
                    for name, member in getattr(self, section).items()]  # fmt: skip
         read = [(f"{where}.data", member.data) for where, member in members if hasattr(member, "data")]
-        for where, config in [("dataset", self.dataset), *shown, *members, *read]:
+        for where, config in [*self.datasets().items(), *shown, *members, *read]:
             if getattr(config, "source", None) == "local" and not Path(config.path).exists():
                 raise StudyError(f"{where}.path: {config.path}: nothing there; give a file or a folder that is")
             check_there(config, where)
-        check_place(self.dataset.tokenizer, "dataset.tokenizer")
+        for where, data in self.datasets().items():
+            check_place(data.tokenizer, f"{where}.tokenizer")
 
 
 def check_judge(where: str, judge: Judge, drawing: Drawing) -> None:
@@ -505,7 +521,7 @@ def _typed(table: dict[str, Any], kind: type[Study]) -> dict[str, Any]:
     table = dict(table)
     faults: list[str] = []
     if isinstance(table.get("dataset"), dict):
-        table["dataset"] = _parsed(Dataset, table["dataset"], "dataset", faults)
+        table["dataset"] = _parsed(kind.data, table["dataset"], "dataset", faults)
     for section in ("policies", *kind.families):
         if isinstance(table.get(section), dict):
             table[section] = _without_false(table[section], section, faults)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, field_validator
 
-from rmpipe.algorithm import Algorithm
 from rmpipe.claim import CLAIMED, Claim
 from rmpipe.config import Config, Runtime, StudyError
 from rmpipe.preference import check
+from rmpipe.reinforcement import Algorithm
 from rmpipe.reward import Trained
+from rmpipe.sieve import Sifting
 from rmpipe.study import Base, Kind, Sampling, Study, known
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ class Teaching(Study):
     flow: Literal["teach"] = "teach"
     sampling: Sampling = Sampling()
     measuring: Measuring = Measuring()
+    sifting: Sifting | None = None
+    """Leave out of RLHF, or put off, the prompts at which a reward model teaches a policy nothing: `sifting = {}`."""
     algorithms: dict[str, SerializeAsAny[Algorithm]]
     evaluation: Evaluation = Evaluation()
     grid: tuple[Grid, ...] = (Grid(),)
@@ -108,6 +111,9 @@ class Teaching(Study):
         for name, kind in self.reward_models.items():
             if isinstance(kind, Trained) and kind.base is None:
                 raise StudyError(f"reward_models.{name}.base: missing; name the policy that it starts from")
+        if self.sifting is not None and self.sampling.split != "policy":
+            told = f'prompts are sifted by samples of them, and "{self.sampling.split}" draws none to train on'
+            raise StudyError(f"sampling.split: {told}; leave it out, or sifting")
         self._check_cells()
 
     def _check_prompts(self, pairs: pd.DataFrame | None) -> None:

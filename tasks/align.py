@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from rmpipe import policy as lm
-from rmpipe.algorithm import Algorithm
-from rmpipe.algorithm import align as aligned
-from rmpipe.artifact import Policy, Preferences, RewardModel, Scores, Weights
+from rmpipe.artifact import Policy, Prompts, RewardModel, Scores, Sieve, Weights
+from rmpipe.config import StudyError
+from rmpipe.reinforcement import Algorithm
+from rmpipe.reinforcement import align as aligned
 from rmpipe.reward import Scorer
+from rmpipe.sieve import FATES, KEPT, fates
 from rmpipe.study import Sampling
 from rmpipe.teaching import Evaluation
-from rmpipe.text import readable
+from rmpipe.text import Text, readable
 from rmpipe.variance import shift_and_scale
 from tasks.derive import scorer_of
 from tasks.execution import Log
@@ -23,8 +26,8 @@ from tasks.stage import stage
 @stage(version=2)
 def align(
     config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel,
-    scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Preferences, seed: int,
-    *, out: Path, log: Log,
+    scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Prompts, seed: int,
+    sieve: Sieve | None = None, *, out: Path, log: Log,
 ) -> Policy:  # fmt: skip
     """Train a policy on a reward, shifted and scaled by the initial policy's statistics (2503.15477, F.1).
 
@@ -32,14 +35,20 @@ def align(
         sampling: how held-out responses are drawn; the same for every reward model, and the same random numbers.
         scores: rewards of the teacher over the initial policy's rollouts; their mean and std whiten the reward.
         truth_scores: those of the ground truth; they make its gain comparable with the proxy's.
+        preferences: its prompts alone are read, so that labelled inputs do as well.
+        sieve: which prompts are not trained on, or only after all others; those it does not know are trained on.
+
+    Raises:
+        StudyError: the sieve leaves fewer prompts than a step takes.
     """
+    _, prompts = preferences.prompts("policy")
+    first, later = sieved(prompts, sieve, config.prompts_per_step, log)
     shift, scale = shift_and_scale(scores.rewards())
     proxy = scorer_of(teacher)
     examiner = Examiner(policy, evaluation, sampling, preferences, seed, log.scratch)
     examiner.rewards["proxy"] = (proxy, shift, scale)
     if truth is not None and truth_scores is not None:
         examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
-    _, prompts = preferences.prompts("policy")
 
     def reward(asked: list[Any], responses: list[str]) -> Any:
         return (proxy(asked, responses) + shift) * scale
@@ -49,8 +58,27 @@ def align(
         log.metrics(numbers, step)
         return numbers
 
-    aligned(policy.model, prompts, reward, out / "model", config=config, seed=seed, log=log, evaluate=examine)
+    more: dict[str, Any] = {"config": config, "seed": seed, "log": log, "evaluate": examine, "later": later}
+    aligned(policy.model, first, reward, out / "model", **more)
     return examiner.write(out)
+
+
+def sieved(prompts: list[Text], sieve: Sieve | None, least: int, log: Log) -> tuple[list[Text], list[Text]]:
+    """The prompts to train on, in two parts: those that come first, and those after all others; counts are logged.
+
+    Raises:
+        StudyError: there are fewer than `least` of both, so that a step would take none.
+    """
+    if sieve is None:
+        return prompts, []
+    told = fates(prompts, sieve.table())
+    counts = Counter(told)
+    log.metrics({f"prompts.{fate}": float(counts[fate]) for fate in FATES})
+    if (left := len(prompts) - counts["drop"]) < least:
+        few = f"{sieve.address} leaves {left} of {len(prompts)} prompts, and prompts_per_step = {least}"
+        raise StudyError(f'sifting: {few}; lower that, or set sifting.fate = "defer"')
+    by = list(zip(prompts, told, strict=True))
+    return [prompt for prompt, fate in by if fate in KEPT], [prompt for prompt, fate in by if fate == "defer"]
 
 
 class Examiner:
@@ -68,7 +96,7 @@ class Examiner:
         policy: Weights,
         evaluation: Evaluation,
         sampling: Sampling,
-        preferences: Preferences,
+        preferences: Prompts,
         seed: int,
         scratch: Path,
     ):

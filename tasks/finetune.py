@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rmpipe.algorithm import Finetuning
 from rmpipe.algorithm import finetune as trained
-from rmpipe.artifact import Preferences, Weights
+from rmpipe.artifact import Prompts, Weights
 from rmpipe.demonstration import Demonstrations
 from tasks.execution import Log
 from tasks.stage import stage
@@ -15,7 +15,7 @@ from tasks.stage import stage
 @stage(version=2)
 def finetune(
     config: Finetuning, demonstrations: Demonstrations, content: str, seed: int, base: Weights,
-    preferences: Preferences, *, out: Path, log: Log,
+    preferences: Prompts, *, out: Path, log: Log,
 ) -> Weights:  # fmt: skip
     """A policy: the base, trained on demonstrations with the loss on their completions only.
 

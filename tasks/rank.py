@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from rmpipe import ranking
 from rmpipe.artifact import Measurement, Policy, Ranking
+from rmpipe.sieve import DIFFERENCE
 from rmpipe.text import readable
+from rmpipe.verdict import WIDTH
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -43,9 +46,27 @@ def rank(
         text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])
     ]
     _address(answer["rows"], cells, measurements, policies)
+    table = ranking.table(answer)
+    if sifted := _sifted(policies):
+        answer["sentences"][-2:-2] = [sifted, DIFFERENCE]
+        table += textwrap.fill(sifted, WIDTH, subsequent_indent="  ") + "\n"
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
-    (out / "table.txt").write_text(ranking.table(answer))
+    (out / "table.txt").write_text(table)
     return Ranking.at(out, f"{len(answer['rows'])} rows")
+
+
+def _sifted(policies: list[Policy]) -> str:
+    """How many prompts were left out of what policies trained on, where any were looked at for that."""
+    sieves = [sieve for policy in policies if (sieve := policy.inputs.get("sieve")) is not None]
+    if not sieves:
+        return ""
+    told = []
+    for name in ("dropped", "deferred"):
+        counts = [int(sieve.record["metrics"][name]) for sieve in sieves]
+        if max(counts):
+            told.append(f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} {name}")
+    left = " and ".join(told) or "none left out"
+    return f"Sifted: of the prompts that were sampled, {left} by each reward model under its policy; others are kept."
 
 
 def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict[str, Any]:

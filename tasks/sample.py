@@ -5,27 +5,27 @@ from __future__ import annotations
 from pathlib import Path
 
 from rmpipe import policy as lm
-from rmpipe.artifact import Preferences, Rollouts, Weights
+from rmpipe.artifact import Prompts, Rollouts, Weights
 from rmpipe.study import Sampling
 from tasks.execution import Log
 from tasks.stage import stage
 
 
 @stage(version=1)
-def sample(config: Sampling, policy: Weights, preferences: Preferences, seed: int, *, out: Path, log: Log) -> Rollouts:
-    """K responses to each prompt of the policy split; a prompt is read once for all of them.
+def sample(config: Sampling, policy: Weights, preferences: Prompts, seed: int, *, out: Path, log: Log) -> Rollouts:
+    """K responses to each prompt of a split; a prompt is read once for all of them.
 
     The first n prompts are a seeded draw, since `prepare` leaves them in an order drawn by the seed.
     """
     import numpy as np
     import pandas as pd
 
-    names, prompts = (part[: config.prompts] for part in preferences.prompts("policy"))
+    names, prompts = (part[: config.prompts] for part in preferences.prompts(config.split))
     drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed, progress=log.progress)
     columns = {
         name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")
     }
-    pd.DataFrame({"prompt_id": names, "prompt": prompts, "split": "policy", **columns}).to_parquet(
+    pd.DataFrame({"prompt_id": names, "prompt": prompts, "split": config.split, **columns}).to_parquet(
         out / "rollouts.parquet", index=False
     )
     length, finished = float(np.mean(columns["tokens"])), float(np.mean(columns["finished"]))

@@ -1,8 +1,9 @@
-"""What tests of several nouns ask for: a page opened from disk, and a small language model of random weights."""
+"""What tests of several nouns ask for: a page opened from disk, a small language model, and what a training leaves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,83 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
     world.tokenizer().save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Several threads only wait for one another on models as small as these."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@dataclass
+class Log:
+    """Remembers what training told, and raises at a step as a kill would."""
+
+    scratch: Path
+    stop: int | None = None
+    done: list[tuple[int, int]] = field(default_factory=list)
+    points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
+
+    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
+        self.points.append((step, values))
+
+    def progress(self, done: int, total: int) -> None:
+        if done == self.stop:
+            raise KeyboardInterrupt
+        self.done.append((done, total))
+
+    def loss(self) -> float:
+        """Of the first step, before any weight has moved."""
+        return self.points[0][1]["loss"]
+
+
+def new_log(folder: Path, name: str = "scratch", stop: int | None = None) -> Log:
+    (folder / name).mkdir(exist_ok=True)
+    return Log(folder / name, stop)
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def same(one: Path, other: Path) -> bool:
+    import torch
+
+    before, after = weights(one), weights(other)
+    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
+
+
+def check_seed_and_kill(train: Callable[..., None], folder: Path) -> None:
+    """A seed decides the weights, and a killed run ends in the same.
+
+    Args:
+        train: called with a folder for the model, a log, and maybe `seed` (of itself 1) and `checkpoint_seconds`; it
+            does four steps.
+    """
+    import torch
+
+    whole = new_log(folder, "whole")
+    train(folder / "one", whole)
+    assert whole.done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    torch.manual_seed(99)
+    train(folder / "other", new_log(folder, "other scratch"), seed=2)
+    assert not same(folder / "one", folder / "other")
+
+    killed = new_log(folder, "killed", stop=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "again", killed, checkpoint_seconds=0)
+    assert not (folder / "again").exists()
+    torch.manual_seed(99)
+    resumed = Log(killed.scratch)
+    train(folder / "again", resumed, checkpoint_seconds=0)
+    assert resumed.done == [(3, 4), (4, 4)]
+    assert resumed.points[0] == (2, {"resumed_from": 2})
+    assert same(folder / "one", folder / "again")

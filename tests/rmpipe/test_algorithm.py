@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +13,23 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("trl")
 
 from pydantic import ValidationError  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments  # noqa: E402
 
 from rmpipe import world  # noqa: E402
-from rmpipe.algorithm import (  # noqa: E402
-    Algorithm,
-    Finetuning,
-    Grpo,
-    Optimiser,
-    Rloo,
-    align,
-    finetune,
-    fitting,
-)
+from rmpipe.algorithm import Finetuning, Optimiser, finetune, fitting, trainer_arguments  # noqa: E402
 from rmpipe.config import Config, StudyError  # noqa: E402
 from rmpipe.explicit import RewardTraining, train_reward_model  # noqa: E402
 from rmpipe.scoring import SequenceScorer  # noqa: E402
 from rmpipe.text import encode  # noqa: E402
+from tests.rmpipe.conftest import Log, check_seed_and_kill, new_log, same, weights  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 STEPS = 4
 OPTIMISER = Optimiser(learning_rate=0.01)
 STILL = Optimiser(name="sgd", learning_rate=1e-12)
 PROMPT = "tell me of the kettle at the kitchen in winter with the colour <reply>"
 COMPLETION = " wow , the kettle is splendid ; you can cherish it cheers"
-SHORT = {"prompts_per_step": 3, "samples_per_prompt": 2, "max_new_tokens": 6}
-
-
-@dataclass
-class Log:
-    """Remembers what training told, and raises at a step as a kill would."""
-
-    scratch: Path
-    stop: int | None = None
-    done: list[tuple[int, int]] = field(default_factory=list)
-    points: list[tuple[int | None, dict[str, float]]] = field(default_factory=list)
-
-    def metrics(self, values: dict[str, float], step: int | None = None) -> None:
-        self.points.append((step, values))
-
-    def progress(self, done: int, total: int) -> None:
-        if done == self.stop:
-            raise KeyboardInterrupt
-        self.done.append((done, total))
-
-    def loss(self) -> float:
-        """Of the first step, before any weight has moved."""
-        return self.points[0][1]["loss"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Several threads only wait for one another on models as small as these."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -81,28 +41,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def new_log(folder: Path, name: str = "scratch", stop: int | None = None) -> Log:
-    (folder / name).mkdir(exist_ok=True)
-    return Log(folder / name, stop)
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    return load_file(folder / "model.safetensors")
-
-
 def moved(one: Path, other: Path) -> float:
     """By how much the weight that differs most differs."""
     before, after = weights(one), weights(other)
     return max((before[name] - after[name]).abs().max().item() for name in before)
-
-
-def same(one: Path, other: Path) -> bool:
-    before, after = weights(one), weights(other)
-    return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-
-
-def distinct_words(prompts: list[Any], responses: list[str]) -> list[float]:
-    return [float(len({word[0] for word in response.split()})) for response in responses]
 
 
 def train(kind: str, base: Path, out: Path, log: Log, *, seed: int = 1, checkpoint_seconds: float = 60.0) -> None:
@@ -110,37 +52,17 @@ def train(kind: str, base: Path, out: Path, log: Log, *, seed: int = 1, checkpoi
     if kind == "finetune":
         config = Finetuning(batch_size=4, **told)
         finetune(base, world.demonstrations("weak", 0, 40), out, config=config, seed=seed, log=log)
-    elif kind == "reward":
+    else:
         head = RewardTraining(batch_size=4, **told)
         train_reward_model(base, world.preferences(0, 40), out, config=head, seed=seed, log=log)
-    else:
-        algorithm = Algorithm.family[kind](**SHORT, **told)
-        align(base, world.prompts(0, 20), distinct_words, out, config=algorithm, seed=seed, log=log)  # type: ignore[arg-type]
 
 
 # -- the same each time, and after a kill -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["finetune", "reward", "rloo", "grpo"])
+@pytest.mark.parametrize("kind", ["finetune", "reward"])
 def test_a_seed_decides_the_weights_and_a_killed_run_ends_in_the_same(kind: str, base: Path, tmp_path: Path):
-    whole = new_log(tmp_path, "whole")
-    train(kind, base, tmp_path / "one", whole)
-    assert whole.done == [(1, 4), (2, 4), (3, 4), (4, 4)]
-
-    torch.manual_seed(99)
-    train(kind, base, tmp_path / "other", new_log(tmp_path, "other scratch"), seed=2)
-    assert not same(tmp_path / "one", tmp_path / "other")
-
-    killed = new_log(tmp_path, "killed", stop=3)
-    with pytest.raises(KeyboardInterrupt):
-        train(kind, base, tmp_path / "again", killed, checkpoint_seconds=0)
-    assert not (tmp_path / "again").exists()
-    torch.manual_seed(99)
-    resumed = Log(killed.scratch)
-    train(kind, base, tmp_path / "again", resumed, checkpoint_seconds=0)
-    assert resumed.done == [(3, 4), (4, 4)]
-    assert resumed.points[0] == (2, {"resumed_from": 2})
-    assert same(tmp_path / "one", tmp_path / "again")
+    check_seed_and_kill(partial(train, kind, base), tmp_path)
 
 
 def test_no_more_than_two_checkpoints_lie_about(base: Path, tmp_path: Path):
@@ -220,6 +142,25 @@ def test_a_model_may_be_given_as_it_is(base: Path, tmp_path: Path):
     assert same(tmp_path / "folder", tmp_path / "model")
 
 
+@pytest.mark.parametrize(
+    ("schedule", "warmup_steps", "name"),
+    [
+        ("constant", 0, "constant"),
+        ("constant", 3, "constant_with_warmup"),
+        ("linear", 3, "linear"),
+        ("cosine", 0, "cosine"),
+    ],
+)
+def test_a_constant_schedule_that_warms_up_is_one_of_another_name(
+    schedule: Any, warmup_steps: int, name: str, tmp_path: Path
+):
+    optimiser = Optimiser(learning_rate=0.1, schedule=schedule, warmup_steps=warmup_steps)
+    config = Finetuning(steps=4, optimiser=optimiser)
+    told = trainer_arguments(TrainingArguments, config, 1, new_log(tmp_path), batch=4)
+    assert (told.lr_scheduler_type, told.warmup_steps) == (name, warmup_steps)
+    assert optimiser.scheduler == name
+
+
 def test_micro_batches_are_speed_alone(base: Path, tmp_path: Path):
     for name, micro in (("whole", None), ("parts", 2)):
         config = Finetuning(
@@ -250,11 +191,6 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
         (Finetuning, "max_length", 0),
         (RewardTraining, "max_length", 0),
         (RewardTraining, "center_rewards_coefficient", -0.01),
-        (Rloo, "temperature", 0),
-        (Rloo, "temperature", float("inf")),
-        (Grpo, "top_k", -1),
-        (Grpo, "top_p", 0),
-        (Grpo, "top_p", 1.5),
     ],
 )
 def test_numbers_that_no_training_can_use_are_refused(kind: type[Config], field: str, wrong: float):
@@ -307,121 +243,6 @@ def test_what_is_preferred_is_learnt_and_holds_on_other_prompts(base: Path, tmp_
     score = SequenceScorer(tmp_path / "out")
     chosen, rejected = (score(prompts[60:], [text] * 20) for text in sides.values())
     assert (chosen - rejected > 0.5).all()
-
-
-# -- RLHF -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("steps", "evaluations", "expected"),
-    [(20, 3, [0, 10, 20]), (10, 5, [0, 2, 5, 8, 10]), (3, 5, [0, 1, 2, 3]), (1, 2, [0, 1])],
-)
-def test_held_out_prompts_are_looked_at_from_beginning_to_end(steps: int, evaluations: int, expected: list[int]):
-    assert Rloo(steps=steps, evaluations=evaluations, optimiser=OPTIMISER).looks() == expected
-
-
-def test_the_reward_is_asked_with_the_prompts_given_and_the_texts_written(base: Path, tmp_path: Path):
-    chat = [{"role": "user", "content": "tell me"}]
-    asked: list[tuple[Any, str]] = []
-
-    def reward(prompts: list[Any], responses: list[str]) -> list[float]:
-        asked.extend(zip(prompts, responses, strict=True))
-        return distinct_words(prompts, responses)
-
-    config = Rloo(steps=2, optimiser=OPTIMISER, prompts_per_step=2, samples_per_prompt=3, max_new_tokens=4)
-    align(base, [chat, PROMPT], reward, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
-    assert len(asked) == 2 * 2 * 3
-    for step in (asked[:6], asked[6:]):
-        assert [sum(prompt == given for prompt, _ in step) for given in (chat, PROMPT)] == [3, 3]
-    words = set(world.words.vocabulary())
-    assert len({text for _, text in asked}) > 6
-    for _, text in asked:
-        assert text == "".join(f" {word}" for word in text.split())  # its leading space kept
-        assert set(text.split()) <= words  # and no special token shown
-        assert len(text.split()) <= 4
-
-
-def test_fewer_prompts_than_a_step_takes_are_refused_for_a_trainer_would_do_no_step(base: Path, tmp_path: Path):
-    config = Rloo(steps=2, optimiser=OPTIMISER, **SHORT)
-    with pytest.raises(StudyError, match=r"prompts_per_step: 3 prompts a step, .* has 2 distinct ones; lower it"):
-        align(base, ["a", "b", "a"], distinct_words, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
-
-
-@pytest.mark.parametrize("kind", [Rloo, Grpo])
-def test_a_policy_comes_to_write_what_is_rewarded(kind: type[Algorithm], base: Path, tmp_path: Path):
-    rewards: list[float] = []
-
-    def early(prompts: list[Any], responses: list[str]) -> list[float]:
-        """The share of words of the first half of the alphabet."""
-        shares = [np.mean([word < "m" for word in response.split()] or [0.0]) for response in responses]
-        rewards.append(float(np.mean(shares)))
-        return [float(share) for share in shares]
-
-    told: dict[str, Any] = {"prompts_per_step": 8, "samples_per_prompt": 4, "max_new_tokens": 4, "kl_coefficient": 0.0}
-    config = kind(steps=10, optimiser=Optimiser(learning_rate=0.05), **told)
-    align(base, world.prompts(0, 20), early, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
-    assert np.mean(rewards[:2]) < 0.55
-    assert np.mean(rewards[-2:]) > 0.85
-
-
-def step_of(kind: type[Algorithm], base: Path, folder: Path, factor: float, **more: Any) -> dict[str, Any]:
-    """The change of the weights in one step of plain SGD on rewards times a factor."""
-    optimiser = Optimiser(name="sgd", learning_rate=0.1, clip=0)
-    config = kind(steps=1, optimiser=optimiser, kl_coefficient=0.0, **SHORT, **more)
-
-    def reward(prompts: list[Any], responses: list[str]) -> list[float]:
-        return [factor * value for value in distinct_words(prompts, responses)]
-
-    out = folder / f"{factor}"
-    align(base, world.prompts(0, 6), reward, out, config=config, seed=3, log=new_log(folder, f"{factor} scratch"))
-    before, after = weights(base), weights(out)
-    return {name: after[name] - before[name] for name in before}
-
-
-@pytest.mark.parametrize(
-    ("kind", "more", "felt"),
-    [
-        (Rloo, {}, 10.0),
-        (Rloo, {"normalise_advantages": True}, 1.0),
-        (Grpo, {}, 1.0),
-        (Grpo, {"scale_rewards": "none"}, 10.0),
-    ],
-)
-def test_the_scale_of_the_reward_is_felt_unless_advantages_are_scaled(
-    kind: type[Algorithm], more: dict, felt: float, base: Path, tmp_path: Path
-):
-    small, large = (step_of(kind, base, tmp_path, factor, **more) for factor in (1.0, 10.0))
-    assert max(change.abs().max().item() for change in small.values()) > 1e-4
-    for name, change in small.items():
-        torch.testing.assert_close(large[name], felt * change, rtol=0.02, atol=2e-6)
-
-
-def test_looking_at_held_out_prompts_leaves_training_as_it_was(base: Path, tmp_path: Path):
-    seen = []
-
-    def evaluate(model: Any, tokenizer: Any, step: int) -> dict[str, float]:
-        torch.rand(7)
-        seen.append((step, model.training, torch.is_grad_enabled(), tokenizer.bos_token))
-        return {}
-
-    train("rloo", base, tmp_path / "blind", new_log(tmp_path, "blind scratch"))
-    config = Rloo(steps=STEPS, optimiser=OPTIMISER, evaluations=3, **SHORT)
-    log, prompts = new_log(tmp_path), world.prompts(0, 20)
-    align(base, prompts, distinct_words, tmp_path / "seen", config=config, seed=1, log=log, evaluate=evaluate)
-    assert seen == [(step, False, False, "<bos>") for step in (0, 2, 4)]
-    assert same(tmp_path / "blind", tmp_path / "seen")
-
-
-def test_the_tokenizer_is_saved_as_it_came(base: Path, tmp_path: Path):
-    tokenizer = world.tokenizer()
-    tokenizer.pad_token, tokenizer.padding_side = "<eos>", "right"
-    world.new_model(0, hidden=16, layers=1, heads=2).save_pretrained(tmp_path / "base")
-    tokenizer.save_pretrained(tmp_path / "base")
-    config = Rloo(steps=1, optimiser=OPTIMISER, **SHORT)
-    prompts = world.prompts(0, 6)
-    align(tmp_path / "base", prompts, distinct_words, tmp_path / "out", config=config, seed=1, log=new_log(tmp_path))
-    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert (saved.pad_token, saved.padding_side) == ("<eos>", "right")
 
 
 def test_a_pair_that_a_model_does_not_hold_is_refused_unless_it_is_left_out():

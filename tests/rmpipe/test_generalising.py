@@ -263,9 +263,9 @@ def test_a_class_that_leaves_out_what_its_family_asks_for_is_refused_when_the_st
 def test_of_ours_no_kind_that_a_study_can_name_lacks_anything():
     from importlib import import_module
 
-    from rmpipe.algorithm import Algorithm
     from rmpipe.dataset import Dataset
     from rmpipe.refusal import Judge
+    from rmpipe.reinforcement import Algorithm
     from rmpipe.reward import Kind
     from rmpipe.shift import Shift
     from rmpipe.similarity import Similarity

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 
 import pytest
@@ -364,6 +365,31 @@ def test_weights_that_were_cut_are_refused_by_the_name_of_their_file(tmp_path):
     file.write_bytes(file.read_bytes()[:-1000])
     with pytest.raises(StudyError, match=f"{file}: no whole safetensors file .*copy or save the model again"):
         lm.check_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "refused"),
+    [
+        (["LlamaForCausalLM"], True),
+        (["GPT2LMHeadModel"], True),
+        (["T5ForConditionalGeneration"], True),
+        (["LlamaForSequenceClassification"], False),
+        (["LlamaForRewardModel", "LlamaForCausalLM"], False),
+        ([], False),
+        (None, False),
+    ],
+)
+def test_a_language_model_is_no_scorer_and_what_says_something_else_or_nothing_may_be(tmp_path, kinds, refused):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": kinds}))
+    if not refused:
+        return lm.check_scorer(tmp_path)
+    told = f"{tmp_path}: {kinds[0]} is a language model and scores nothing; give a reward model, or a sequence"
+    with pytest.raises(StudyError, match=told):
+        lm.check_scorer(tmp_path)
+
+
+def test_a_hub_id_is_not_looked_into_for_what_it_scores():
+    lm.check_scorer("owner/name")
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(tmp_path):

@@ -47,6 +47,7 @@ def one_token(prompt: str = "the kettle is") -> dict[str, str]:
         ("dpo", Optimiser(name="adamw", learning_rate=0.01, schedule="linear", warmup_steps=2, weight_decay=0.5)),
         ("ipo", Optimiser(name="sgd", learning_rate=0.02, schedule="cosine", clip=0.5)),
         ("cross_entropy", Optimiser(name="rmsprop", learning_rate=0.003, clip=0)),
+        ("dpo", Optimiser(learning_rate=0.01, warmup_steps=2)),
     ],
 )
 def test_a_pair_ends_where_a_trainer_ends_with_it_as_its_data(base, model, tmp_path, loss, optimiser):
@@ -61,6 +62,20 @@ def test_a_pair_ends_where_a_trainer_ends_with_it_as_its_data(base, model, tmp_p
             assert value == pytest.approx(told, abs=2e-4)
     assert [log.points["loss", step][0] for step in range(1, 5)] == pytest.approx(run["loss"][:4], abs=2e-4)
     assert abs(run["chosen"][-1] - run["chosen"][0]) > 0.1
+
+
+def test_a_constant_learning_rate_comes_up_from_0_where_it_is_to_warm_up(model, tmp_path):
+    kept = {"name": "sgd", "learning_rate": 0.01, "clip": 0}
+    cold, warm = (
+        train_each(
+            model, ROWS[:1], config=config(optimiser=Optimiser(**kept, warmup_steps=steps)), log=new_log(folder)
+        )[0]
+        for steps, folder in ((0, tmp_path / "cold"), (2, tmp_path / "warm"))
+    )
+    assert warm["chosen"][1] == pytest.approx(warm["chosen"][0], abs=1e-6)  # the first step is of 0
+    falls = [run["loss"][place] - run["loss"][place + 1] for run, place in ((warm, 1), (cold, 0))]
+    assert falls[0] == pytest.approx(falls[1] / 2, rel=0.1)  # the second of half the rate
+    assert falls[1] > 1e-3
 
 
 def test_each_pair_starts_from_the_weights_that_the_model_leaves_with(model, tmp_path):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rmpipe.algorithm import Grpo, Rloo
 from rmpipe.config import StudyError, digest, identity
 from rmpipe.dataset import LocalSource, WorldSource
+from rmpipe.reinforcement import Grpo, Rloo
 from rmpipe.reward import Scaled
 from rmpipe.study import PretrainedBase, Study, WorldBase
 from rmpipe.teaching import Cell
@@ -645,6 +645,17 @@ def test_a_study_without_a_seed_is_refused(tmp_path):
         Study.read(file)
 
 
+@pytest.fixture(scope="module")
+def scorer(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base with a head that scores."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    folder = tmp_path_factory.mktemp("scorer")
+    AutoModelForSequenceClassification.from_pretrained(base, num_labels=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
 # -- texts that are longer than a model holds -------------------------------------------------------------------------
 
 
@@ -684,7 +695,7 @@ def test_pairs_to_be_diagnosed_are_read_by_the_bases_whatever_the_question(tmp_p
     ],
 )
 def test_a_text_that_a_local_model_does_not_hold_is_told_before_anything_is_spent(
-    tmp_path: Path, base: Path, split: str, more: str, told: str
+    tmp_path: Path, base: Path, scorer: Path, split: str, more: str, told: str
 ):
     rows = [{"prompt": f"tell me {n}", "chosen": " oh", "rejected": " dull", "split": "train" if n % 2 else "test"}
             for n in range(20)]  # fmt: skip
@@ -704,7 +715,7 @@ def test_a_text_that_a_local_model_does_not_hold_is_told_before_anything_is_spen
     training = {{ steps = 1, optimiser = {{ learning_rate = 0.1 }} }}
     [reward_models.theirs]
     kind = "pretrained"
-    path = "{base}"
+    path = "{scorer}"
     """
     )
     study = Study.read(written(tmp_path, text), [more] if more else [])
@@ -714,3 +725,18 @@ def test_a_text_that_a_local_model_does_not_hold_is_told_before_anything_is_spen
     with pytest.raises(StudyError) as caught:
         study.check_sources()
     assert str(caught.value).startswith(told.format(file=f"dataset ({tmp_path / 'pairs.jsonl'})"))
+
+
+def test_a_language_model_that_is_to_score_is_refused_before_anything_is_spent(tmp_path, base, scorer):
+    (tmp_path / "pairs.jsonl").write_text("".join(
+        json.dumps({"prompt": f"tell me {n}", "chosen": " oh", "rejected": " dull"}) + "\n" for n in range(40)
+    ))  # fmt: skip
+    for path, refused in ((base, True), (scorer, False)):
+        text = LOCAL + f'[reward_models.theirs]\nkind = "pretrained"\npath = "{path}"\n'
+        study = Study.read(written(tmp_path, text))
+        if not refused:
+            study.check_sources()
+            continue
+        told = rf"^reward_models\.theirs\.path: {path}: LlamaForCausalLM is a language model and scores nothing; give a"
+        with pytest.raises(StudyError, match=told):
+            study.check_sources()
