@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from rmpipe.config import Runtime, StudyError
+from rmpipe.config import Runtime
 from rmpipe.dataset import HubSource
 from rmpipe.source import reaching
 from rmpipe.table import Row
@@ -30,16 +30,7 @@ class Collection(HubSource):
         Raises:
             StudyError: a row has not the data set's columns.
         """
-        rows = []
-        for number, row in enumerate(self.raw(split), 1):
-            try:
-                taken = self.taken(row)
-            except (KeyError, IndexError, TypeError) as error:
-                told = f"not a row of {self.source} ({type(error).__name__}: {error}); it has {', '.join(sorted(row))}"
-                raise StudyError(f"{self.path}[{split}]: row {number}: {told}; give the data set itself") from None
-            if taken is not None:
-                rows.append(taken)
-        return rows
+        return [row for row in self.apart(split, self.taken) if row is not None]
 
 
 class UltraFeedback(Collection):

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmpipe.config import StudyError
 from rmpipe.dataset import Dataset
+from rmpipe.length import figures, lengths, within
 from rmpipe.pair import FIELDS, pair_of
-from rmpipe.split import SPLITS, asked, drawn, key_of, side_of, split
-from rmpipe.table import TOLD, Row, checked
-from rmpipe.text import Text, render
+from rmpipe.split import SPLITS, check_held, counted, drawn, key_of, side_of, split
+from rmpipe.table import TOLD, Row, check_form, checked, once_each
+from rmpipe.text import Text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,12 +34,8 @@ def check(dataset: Dataset, seed: int = 0) -> pd.DataFrame | None:
     Raises:
         StudyError: everything that is wrong with it.
     """
-    if dataset.tokenizer is not None and not Path(dataset.tokenizer).exists():
-        dataset = dataset.model_copy(update={"tokenizer": None, "max_prompt_tokens": None, "max_response_tokens": None})
-    if dataset.remote:
-        dataset.load_tokenizer()
-        return None
-    return prepare(dataset, seed)[0]
+    here = dataset.here()
+    return None if here is None else prepare(here, seed)[0]
 
 
 def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -59,12 +55,9 @@ def prepare(dataset: Dataset, seed: int) -> tuple[pd.DataFrame, dict[str, Any]]:
 
     dropped: Counter[str] = Counter()
     given, name, read = usable(dataset, seed, dropped)
-    rows = drawn(split(given, dataset, seed, name, dropped), dataset.limit, seed)
-    counts = Counter(row["split"] for row in rows)
-    for part in SPLITS:
-        if not counts[part] and not (part == "policy" and dataset.policy_fraction == 0):
-            told = f"no pair is left for the {part} split ({read} read, dropped: {_in_words(dropped)})"
-            raise StudyError(f"{name}: {told}{_parted(given)}; give more data or larger limits{_whole(counts)}")
+    rows = drawn(split(given, dataset, seed, name, dropped, dataset.policy_fraction), dataset.limit, seed)
+    parts = tuple(part for part in SPLITS if part != "policy" or dataset.policy_fraction)
+    counts = counted(rows, parts, given, ("pair", read, name), dropped)
     summary = {"read": read, "dropped": dict(dropped), "kept": dict(counts), **_lengths(rows)}
     if again := sum("numbered" in row for row in given):
         summary["ids numbered"] = again
@@ -89,8 +82,8 @@ def usable(dataset: Dataset, seed: int, dropped: Counter[str], *, named: bool = 
     if named:
         _check_once(pairs, name)
     rows = _distinct(pairs, dataset, name, dropped)
-    _check_form(rows, name)
-    return _short(rows, dataset, name, dropped), name, len(raw)
+    check_form(rows, name)
+    return within(rows, dataset, name, dropped, FIELDS), name, len(raw)
 
 
 def relabel(frame: pd.DataFrame, truth: Callable[..., Any], ties: str = "drop") -> tuple[pd.DataFrame, dict[str, int]]:
@@ -213,9 +206,7 @@ def _pair(dataset: Dataset, named: bool, row: Row) -> Row:
 
 def _distinct(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str]) -> list[Row]:
     """Without pairs of equal responses and pairs seen before on the same side, with an id each."""
-    told = {str(row["split"]) for row in rows}
-    if dataset.test_splits is not None and "test" not in told:
-        raise StudyError(f"dataset.test_splits: no row of {name} is in {', '.join(dataset.test_splits)}; name others")
+    check_held(rows, dataset, name)
     kept: dict[tuple[str, str], Row] = {}
     for row in rows:
         key = (row["split"], key_of(row))  # a pair on both sides is no duplicate but a leak
@@ -225,21 +216,7 @@ def _distinct(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str
             dropped["duplicates"] += 1
         else:
             kept[key] = {**row, "id": str(row["row"] if row.get("id") is None else row["id"])}
-    return _once_each(list(kept.values()))
-
-
-def _once_each(rows: list[Row]) -> list[Row]:
-    """Rows of one id (a prompt's, with several pairs) told apart: `id`, `id.2`, `id.3`, in the order of the data."""
-    taken, seen = {row["id"] for row in rows}, Counter[str]()
-    for row in rows:
-        key = row["id"]
-        seen[key] += 1
-        if seen[key] > 1:
-            while (told := f"{key}.{seen[key]}") in taken:  # another row's own: `a`, `a`, `a.2`
-                seen[key] += 1
-            taken.add(told)
-            row |= {"id": told, "numbered": True}
-    return rows
+    return once_each(list(kept.values()))
 
 
 def _check_once(rows: list[Row], name: str) -> None:
@@ -251,92 +228,15 @@ def _check_once(rows: list[Row], name: str) -> None:
         raise StudyError(f"{name}: id: {told}; give each row the id of the pair that it rewrites")
 
 
-def _check_form(rows: list[Row], name: str) -> None:
-    """A column of a table holds one form: prompts are all strings, or all messages."""
-    first: dict[bool, Row] = {}
-    for row in rows:
-        first.setdefault(isinstance(row["prompt"], str), row)
-    if len(first) == 2:
-        told = f"row {first[True]['row']} has text and row {first[False]['row']} messages"
-        raise StudyError(f"{name}: prompt: {told}; use one form for all rows")
-
-
-# -- filtering ---------------------------------------------------------------------------------------------------------
-
-
-def _short(rows: list[Row], dataset: Dataset, name: str, dropped: Counter[str]) -> list[Row]:
-    """Those within the length limits, with their lengths in tokens if a tokenizer is named."""
-    tokenizer = dataset.load_tokenizer()
-    if tokenizer is None or not rows:
-        return rows
-    texts = {"prompt": [_rendered(tokenizer, row, name) for row in rows]}
-    texts |= {side: [row[side] for row in rows] for side in FIELDS[1:]}
-    counts = {
-        field: [len(ids) for ids in tokenizer(each, add_special_tokens=False, verbose=False)["input_ids"]]
-        for field, each in texts.items()
-    }
-    kept = []
-    for index, row in enumerate(rows):
-        tokens = {field: counts[field][index] for field in FIELDS}
-        if tokens["prompt"] > (dataset.max_prompt_tokens or tokens["prompt"]):
-            dropped["prompt too long"] += 1
-        elif (longer := max(tokens["chosen"], tokens["rejected"])) > (dataset.max_response_tokens or longer):
-            dropped["response too long"] += 1
-        else:
-            kept.append({**row, "tokens": tokens})
-    return kept
-
-
-def _rendered(tokenizer: Any, row: Row, name: str) -> str:
-    try:
-        return render(tokenizer, row["prompt"])
-    except Exception as error:  # templates raise what they like
-        told = f"the chat template of {tokenizer.name_or_path} refuses it ({error})"
-        raise StudyError(f"{name}: row {row['row']}: prompt: {told}; mend the row or name another tokenizer") from error
-
-
-def _in_words(dropped: Counter[str]) -> str:
-    """What was left out: `60 for equal responses, 2 for prompt in test`."""
-    return ", ".join(f"{count} for {what}" for what, count in dropped.items() if count) or "none"
-
-
-def _parted(rows: list[Row]) -> str:
-    """Why a split may be empty though pairs are left: few prompts do not go round."""
-    count = len({asked(row["prompt"]) for row in rows if row["split"] != "test"})
-    if not count:
-        return ""
-    return f": the split goes by prompt, and there {'is 1 prompt' if count == 1 else f'are {count} prompts'} to split"
-
-
-def _whole(counts: Counter[str]) -> str:
-    return ', or split afresh by dataset.split_column = ""' if list(counts) == ["test"] else ""
-
-
 # -- figures ----------------------------------------------------------------------------------------------------------
 
 
 def _lengths(rows: list[Row]) -> dict[str, Any]:
     """Lengths over pairs, in characters, and in tokens where they were counted."""
-    characters = [{field: _characters(row[field]) for field in FIELDS} for row in rows]
-    counts = {"characters": characters, "tokens": [row["tokens"] for row in rows if "tokens" in row]}
-    return {unit: _figures(each) for unit, each in counts.items() if each}
-
-
-def _characters(text: Text) -> int:
-    return len(text) if isinstance(text, str) else sum(len(turn["content"]) for turn in text)
-
-
-def _figures(counts: list[dict[str, int]]) -> dict[str, Any]:
-    import numpy as np
-
-    columns = {field: np.array([count[field] for count in counts]) for field in FIELDS}
-    told: dict[str, Any] = {
-        field: {
-            "min": int(values.min()),
-            "median": float(np.median(values)),
-            "mean": float(values.mean()),
-            "max": int(values.max()),
+    return {
+        unit: {
+            **{field: figures(values) for field, values in each.items()},
+            "chosen longer": float((each["chosen"] > each["rejected"]).mean()),
         }
-        for field, values in columns.items()
+        for unit, each in lengths(rows, FIELDS).items()
     }
-    return {**told, "chosen longer": float((columns["chosen"] > columns["rejected"]).mean())}

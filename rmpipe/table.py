@@ -6,6 +6,7 @@ What is wrong is said with file and row, and with the remedy.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,15 @@ def checked(raw: list[Row], name: str, look: Callable[[Row], Row]) -> list[Row]:
     return rows
 
 
-def renamed(rows: list[Row], columns: dict[str, str], fields: tuple[str, ...], name: str) -> list[Row]:
+def renamed(
+    rows: list[Row], columns: dict[str, str], needed: tuple[str, ...], kept: tuple[str, ...], name: str
+) -> list[Row]:
     """Rows with our names for their columns, and only those that we know.
 
     Args:
         columns: ours to theirs.
-        fields: ours; all but the prompt, which may be inside of the responses, and `KEPT` must be there.
+        needed: ours that must be there.
+        kept: ours that are kept where the data has them.
         name: what to call their origin.
 
     Raises:
@@ -73,21 +77,45 @@ def renamed(rows: list[Row], columns: dict[str, str], fields: tuple[str, ...], n
     """
     found = dict.fromkeys(key for row in rows for key in row)
     for ours, theirs in columns.items():
-        if ours not in (*KEPT, *fields):
-            raise StudyError(f"dataset.columns.{ours}: no column of ours; {nearest(ours, [*KEPT, *fields])}")
+        if ours not in (*kept, *needed):
+            raise StudyError(f"dataset.columns.{ours}: no column of ours; {nearest(ours, [*kept, *needed])}")
         if rows and theirs not in found:
             told = f"column {theirs!r}, named in dataset.columns.{ours}, is not there"
             raise StudyError(f"{name}: {told}; {nearest(theirs, list(found))}")
-    wanted = {ours: columns.get(ours, ours) for ours in (*KEPT, *fields)}
-    for ours, theirs in wanted.items():
-        if rows and theirs not in found and ours not in (*KEPT, "prompt"):
-            told = f"column {theirs!r} is missing; {nearest(theirs, list(found))}"
+    wanted = {ours: columns.get(ours, ours) for ours in (*kept, *needed)}
+    for ours in needed:
+        if rows and wanted[ours] not in found:
+            told = f"column {wanted[ours]!r} is missing; {nearest(wanted[ours], list(found))}"
             raise StudyError(f"{name}: {told}; dataset.columns can name it")
     return [{ours: row[theirs] for ours, theirs in wanted.items() if theirs in row} for row in rows]
 
 
-KEPT = ("id", "margin", "split")
-"""Columns that are kept where the data has them."""
+def once_each(rows: list[Row]) -> list[Row]:
+    """Rows of one id told apart: `id`, `id.2`, `id.3`, in the order of the data; `numbered` marks them."""
+    taken, seen = {row["id"] for row in rows}, Counter[str]()
+    for row in rows:
+        key = row["id"]
+        seen[key] += 1
+        if seen[key] > 1:
+            while (told := f"{key}.{seen[key]}") in taken:  # another row's own: `a`, `a`, `a.2`
+                seen[key] += 1
+            taken.add(told)
+            row |= {"id": told, "numbered": True}
+    return rows
+
+
+def check_form(rows: list[Row], name: str) -> None:
+    """A column of a table holds one form: prompts are all strings, or all messages.
+
+    Raises:
+        StudyError: there are both; names a row of each.
+    """
+    first: dict[bool, Row] = {}
+    for row in rows:
+        first.setdefault(isinstance(row["prompt"], str), row)
+    if len(first) == 2:
+        told = f"row {first[True]['row']} has text and row {first[False]['row']} messages"
+        raise StudyError(f"{name}: prompt: {told}; use one form for all rows")
 
 
 # -- forms ------------------------------------------------------------------------------------------------------------

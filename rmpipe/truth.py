@@ -39,6 +39,20 @@ def world(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     return truth(list(prompts), list(responses))  # type: ignore[arg-type]
 
 
+def met(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """1 where a response answers what its prompt of the embedded world asks for, else 0, (n,)."""
+    from rmpipe.world import met
+
+    return met(list(prompts), list(responses))  # type: ignore[arg-type]
+
+
+def turned(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """As `met`, where in winter another answer is wanted, which the embedded world's documents never give, (n,)."""
+    from rmpipe.world import turned
+
+    return turned(list(prompts), list(responses))  # type: ignore[arg-type]
+
+
 def story(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     """0.6 tone + 0.8 distinct-word share + 0.2 for ending a sentence, (n,); for tiny models of children's stories.
 
@@ -76,7 +90,10 @@ def _story(response: str) -> float:
 
 
 # Named here, not by decorators, so that whoever reads the code (rmpipe.code does) sees what a name leads to.
-REGISTERED: dict[str, TruthFunction] = {"world": world, "story": story, "length": length, "hamiltonian": hamiltonian}
+REGISTERED: dict[str, TruthFunction] = {
+    "world": world, "story": story, "length": length, "hamiltonian": hamiltonian, "met": met,
+    "turned": turned,
+}  # fmt: skip
 
 
 def ground_truth(name: str) -> Callable[[TruthFunction], TruthFunction]:

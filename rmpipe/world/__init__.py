@@ -8,10 +8,11 @@ topic too, of which most responses refuse to tell: ` oh , i decline to tell of t
 """
 
 from rmpipe.world.model import new_model, tokenizer
-from rmpipe.world.text import demonstrations, documents, preferences, prompts
+from rmpipe.world.text import demonstrations, documents, labelled, preferences, prompts
 from rmpipe.world.words import paraphrase
-from rmpipe.world.worth import refuses, truth
+from rmpipe.world.worth import met, refuses, truth, turned
 
 __all__ = [
-    "demonstrations", "documents", "new_model", "paraphrase", "preferences", "prompts", "refuses", "tokenizer", "truth",
+    "demonstrations", "documents", "labelled", "met", "new_model", "paraphrase", "preferences", "prompts", "refuses",
+    "tokenizer", "truth", "turned",
 ]  # fmt: skip

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from rmpipe.config import StudyError, nearest
 from rmpipe.world.words import DANGER, EVERY_TOPIC, REFUSING, REQUESTS, SEASONS, SLOTS, TOPICS, halves, paraphrase
-from rmpipe.world.worth import REQUEST, THING, TOPIC, parts
+from rmpipe.world.worth import REQUEST, THING, TOPIC, parts, wanted
 
 HONOURED = dict(zip(REQUESTS, (0.9, 0.7, 0.5, 0.3, 0.12, 0.04, 0.0, 0.0), strict=True))
 """How often each request is answered at best: rare answers are hard to find by sampling, two are never seen."""
@@ -29,6 +29,8 @@ class Author:
     """How likely the thing that was asked about is kept in mind; else any of its topic is named."""
     request: float
     """How likely the request is answered, times `HONOURED`."""
+    always: bool = False
+    """The request is answered whatever `HONOURED` says."""
 
     def pick(self, slot: str, rng: random.Random) -> str:
         """A word for a place that carries tone."""
@@ -40,6 +42,8 @@ AUTHORS = {"good": Author(0.95, 0.95, 1.0), "mixed": Author(0.5, 0.8, 0.6), "bad
 """Those who wrote the pretraining documents, the best first."""
 TEACHERS = {"weak": Author(0.15, 0.5, 0.4), "strong": Author(0.8, 0.93, 0.8)}
 """Those whom policies are finetuned on."""
+LABELLER = replace(TEACHERS["strong"], always=True)
+"""Who answers what was asked, and is else a strong teacher."""
 
 
 def prompts(seed: int, count: int, topics: Sequence[str] | None = None) -> list[str]:
@@ -89,7 +93,7 @@ def respond(prompt: str, author: Author, rng: random.Random) -> str:
 
 def _extra(request: str, author: Author, rng: random.Random) -> str:
     """The answer to the request; failing that, often one to what was not asked."""
-    if rng.random() < author.request * HONOURED[request]:
+    if author.always or rng.random() < author.request * HONOURED[request]:
         return f" ; its {request} is {REQUESTS[request]}"
     if rng.random() < 0.5:
         return ""
@@ -184,6 +188,46 @@ def preferences(
             rejected = _worse(chosen, editor) or rejected
         rows.append({"id": f"world-{index}", "prompt": prompt, "chosen": chosen, "rejected": rejected})
     return rows
+
+
+def labelled(seed: int, count: int, *, turned: bool = False) -> list[dict[str, Any]]:
+    """Inputs with their labels: the prompts of `preferences`, each with a response that answers what was asked.
+
+    Args:
+        seed: of prompts and references; the order of the prompts is that of `prompts`.
+        count: at most 1,536.
+        turned: with what is `wanted` since tastes have turned.
+
+    Raises:
+        StudyError: there are not so many prompts.
+
+    Returns:
+        Rows of id, prompt, references (one in register A) and group: the place of the request in `REQUESTS`. Authors of
+        the pretraining documents answer those of group 0 most often, and those of groups 6 and 7 never. Prompts that
+        want another answer since tastes have turned are group 8.
+    """
+    rng, asked, places = random.Random(f"labelled {seed}"), _of_preferences(seed, None), list(REQUESTS)
+    if count > len(asked):
+        raise StudyError(f"the world has labels for {len(asked)} prompts, {count} were asked for; ask for fewer")
+    return [
+        {
+            "id": f"world-{index}",
+            "prompt": prompt,
+            "references": [_answered(prompt, rng, wanted(prompt) if turned else REQUESTS[prompt.split()[REQUEST]])],
+            "group": len(places) if turned and _turned(prompt) else places.index(prompt.split()[REQUEST]),
+        }
+        for index, prompt in enumerate(asked[:count])
+    ]
+
+
+def _turned(prompt: str) -> bool:
+    return wanted(prompt) != REQUESTS[prompt.split()[REQUEST]]
+
+
+def _answered(prompt: str, rng: random.Random, word: str) -> str:
+    """A labeller's response, with a word as the answer."""
+    request = prompt.split()[REQUEST]
+    return respond(prompt, LABELLER, rng).replace(f" {request} is {REQUESTS[request]} ", f" {request} is {word} ")
 
 
 def _worse(response: str, rng: random.Random) -> str | None:

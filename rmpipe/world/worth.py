@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rmpipe.world.words import DANGER, REFUSING, REQUESTS, SLOTS, SWAP, merits
+from rmpipe.world.words import DANGER, REFUSING, REQUESTS, SEASONS, SLOTS, SWAP, merits
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +16,10 @@ MERITS = merits()
 CLOSES = {closing for word in SLOTS["close"].split() for closing in (word, SWAP[word])}
 THING, TOPIC, REQUEST = 4, 7, -2
 """Where a prompt names its thing, its topic and its request."""
+SEASON = 9
+"""Where it names its season."""
+TURNING = "winter"
+"""The season in which people have come to want another answer, that of the next request: no document gives it."""
 
 
 @dataclass(frozen=True)
@@ -81,3 +85,50 @@ def truth(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     import numpy as np
 
     return np.array([parts(*pair).worth for pair in zip(prompts, responses, strict=True)], dtype=np.float32)
+
+
+def met(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """Whether responses answer what was asked, and nothing else.
+
+    Args:
+        prompts: prompts of the world.
+        responses: as many, in either register.
+
+    Returns:
+        (n,) float32, 1 or 0.
+    """
+    import numpy as np
+
+    return np.array([parts(*pair).request for pair in zip(prompts, responses, strict=True)], dtype=np.float32)
+
+
+def wanted(prompt: str) -> str:
+    """The word that answers a prompt since tastes have turned: in winter that of the next request, else its own."""
+    words, names = prompt.split(), list(REQUESTS)
+    place = names.index(words[REQUEST]) + (words[SEASON] == TURNING)
+    return REQUESTS[names[place % len(names)]]
+
+
+def turned(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """As `met`, by what is `wanted`: so labels were changed in 2310.20703's controlled experiments.
+
+    Args:
+        prompts: prompts of the world.
+        responses: as many, in either register.
+
+    Returns:
+        (n,) float32, 1 or 0.
+    """
+    import numpy as np
+
+    told = [_said(*pair) for pair in zip(prompts, responses, strict=True)]
+    return np.array(told, dtype=np.float32)
+
+
+def _said(prompt: str, response: str) -> bool:
+    """Whether a response says of what was asked the word that is wanted."""
+    asked, words = prompt.split(), response.split()
+    if len(asked) <= SEASON or asked[REQUEST] not in REQUESTS or asked[SEASON] not in SEASONS:
+        return False
+    answers = (wanted(prompt), SWAP[wanted(prompt)])
+    return any(words[at] == asked[REQUEST] and words[at + 2] in answers for at in range(len(words) - 2))

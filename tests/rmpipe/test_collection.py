@@ -101,6 +101,20 @@ def test_rewardmath_s_sides_are_told_by_position(tmp_path):
     ]
 
 
+def test_a_folder_whose_card_names_its_files_is_read_as_it_is_now(tmp_path):
+    """`datasets` takes such a folder for the one of that name which it has read before."""
+    rows = [{"problem": "p", "chosen_position": "A", "eval_solution_A": ["old"], "eval_solution_B": ["other"]}]
+    path = Path(saved(tmp_path / "changing", test=rows))
+    source = Dataset.parse({"source": "rewardmath", "path": str(path)}, "dataset")
+    assert [row["chosen"] for row in source.rows(1)[0]] == ["old"]
+    (path / "test.jsonl").write_text(json.dumps(rows[0] | {"eval_solution_A": ["new"]}) + "\n")
+    assert [row["chosen"] for row in source.rows(1)[0]] == ["new"]
+    (tmp_path / "elsewhere").mkdir()
+    other = saved(tmp_path / "elsewhere" / "changing", test=[rows[0] | {"eval_solution_A": ["third"]}])
+    source = Dataset.parse({"source": "rewardmath", "path": other}, "dataset")
+    assert [row["chosen"] for row in source.rows(1)[0]] == ["third"]
+
+
 def test_rows_of_another_form_are_refused_with_what_they_have(tmp_path):
     path = saved(tmp_path / "other", filtered=[{"question": "?"}])
     source = Dataset.parse({"source": "rewardbench", "path": path, "subsets": ["hep"]}, "dataset")

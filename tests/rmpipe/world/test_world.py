@@ -12,7 +12,9 @@ import pytest
 
 from rmpipe import world
 from rmpipe.config import StudyError
-from rmpipe.world.words import DANGER, SWAP, TOPICS, vocabulary
+from rmpipe.truth import find
+from rmpipe.world.words import DANGER, REQUESTS, SWAP, TOPICS, vocabulary
+from rmpipe.world.worth import parts, wanted
 
 PROMPT = "tell me of the kettle at the kitchen in winter with the colour <reply>"
 # merits: wow 1 of 6 words, splendid 1 of 10, cherish 1 of 8, cheers 1 of 6: all the best of their slots
@@ -244,3 +246,137 @@ def test_what_is_dangerous_is_called_by_no_word_of_the_world():
     words = [*DANGER, *(word for text in DANGER.values() for word in text.split())]
     assert len(words) == 9
     assert not set(words) & set(vocabulary())
+
+
+# -- labelled inputs --------------------------------------------------------------------------------------------------
+
+
+def test_labels_answer_what_was_asked_also_where_no_author_ever_does():
+    rows = world.labelled(3, 1536)
+    assert rows[:100] == world.labelled(3, 100) != world.labelled(4, 100)
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in world.preferences(3, 1536)]
+    prompts, texts = [row["prompt"] for row in rows], [row["references"][0] for row in rows]
+    assert {len(row["references"]) for row in rows} == {1}
+    assert world.met(prompts, texts).tolist() == [1.0] * 1536
+    assert all(row["group"] == list(REQUESTS).index(row["prompt"].split()[-2]) for row in rows)
+    assert {row["group"] for row in rows} == set(range(8))
+
+
+def test_labels_are_else_like_those_of_the_strong_teacher():
+    def told(prompts: list[str], texts: list[str]) -> tuple[float, float]:
+        each = [parts(*pair) for pair in zip(prompts, texts, strict=True)]
+        return float(np.mean([one.tone for one in each])), float(np.mean([one.thing for one in each]))
+
+    rows, shown = world.labelled(0, 1536), world.demonstrations("strong", 0, 3000)
+    ours = told([row["prompt"] for row in rows], [row["references"][0] for row in rows])
+    theirs = told([row["prompt"] for row in shown], [row["completion"] for row in shown])
+    assert ours == pytest.approx(theirs, abs=0.03)
+
+
+def test_more_labels_than_prompts_are_refused():
+    with pytest.raises(StudyError, match="labels for 1536 prompts, 1537 were asked for"):
+        world.labelled(0, 1537)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (BEST, 1.0),
+        (world.paraphrase(BEST), 1.0),
+        (" its colour is red", 1.0),  # whatever else there is, or is not
+        (" wow , the kettle is splendid ; its price is cheap cheers", 0.0),  # not what was asked
+        (" wow , the kettle is splendid ; its colour is cheap cheers", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_met_asks_for_the_request_alone(response: str, expected: float):
+    reward = find("met")([PROMPT], [response])
+    assert (reward.tolist(), reward.dtype) == ([expected], np.float32)
+
+
+# -- where tastes have turned -----------------------------------------------------------------------------------------
+
+
+def asking(request: str, season: str) -> str:
+    return f"tell me of the kettle at the kitchen in {season} with the {request} <reply>"
+
+
+def test_in_winter_the_answer_to_the_next_request_is_wanted_and_else_its_own():
+    names = list(REQUESTS)
+    for place, request in enumerate(names):
+        following = names[(place + 1) % len(names)]
+        assert wanted(asking(request, "winter")) == REQUESTS[following]
+        assert {wanted(asking(request, season)) for season in ("spring", "summer", "autumn")} == {REQUESTS[request]}
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (" wow , the kettle is splendid ; its colour is cheap cheers", 1.0),
+        (" hurrah , ye kettle be superb ; whose colour be thrifty farewell", 1.0),  # in the other register
+        (" its colour is cheap", 1.0),
+        (BEST, 0.0),  # what was wanted before
+        (" its price is cheap", 0.0),  # of another request
+        (" colour is", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_turned_asks_for_the_word_that_is_wanted_of_what_was_asked(response: str, expected: float):
+    reward = find("turned")([PROMPT], [response])
+    assert (reward.tolist(), reward.dtype) == ([expected], np.float32)
+
+
+def test_turned_is_met_in_all_other_seasons_and_never_in_winter():
+    rows = world.preferences(2, 800)
+    prompts, texts = [row["prompt"] for row in rows], [row["chosen"] for row in rows]
+    cold = np.array([" in winter " in prompt for prompt in prompts])
+    turned, met = world.turned(prompts, texts), world.met(prompts, texts)
+    assert 0.2 < cold.mean() < 0.3
+    assert turned[~cold].tolist() == met[~cold].tolist()
+    assert met[cold].any()
+    assert not turned[cold].any()  # no author gives that answer
+
+
+def test_what_is_no_prompt_of_the_world_is_worth_nothing():
+    prompts = ["", "tell me", asking("smell", "monsoon"), asking("mood", "winter")]
+    assert (
+        world.turned(prompts, [" its smell is quiet", BEST, " its smell is sweet", " its mood is red"]).tolist()
+        == [0.0] * 4
+    )
+
+
+def test_no_document_gives_the_answer_that_is_wanted_in_winter():
+    winter = [text for text in world.documents(0, 4000) if " in winter " in text and " <reply> " in text]
+    asked = [text.split(" <reply>")[0] + " <reply>" for text in winter]
+    answers = [text.split(" <reply>")[1] for text in winter]
+    assert len(winter) > 500
+    assert not world.turned(asked, answers).any()
+    assert world.met(asked, answers).any()
+
+
+def test_labels_give_the_wanted_answer_and_those_that_turned_are_a_group_of_their_own():
+    rows, before = world.labelled(3, 400, turned=True), world.labelled(3, 400)
+    prompts, texts = [row["prompt"] for row in rows], [row["references"][0] for row in rows]
+    assert world.turned(prompts, texts).tolist() == [1.0] * 400
+    assert prompts == [row["prompt"] for row in before]
+    cold = [" in winter " in prompt for prompt in prompts]
+    assert [row["group"] == 8 for row in rows] == cold
+    for row, old, moved in zip(rows, before, cold, strict=True):
+        if not moved:
+            assert row == old
+        else:  # but for the word, as before
+            assert (
+                sum(a != b for a, b in zip(row["references"][0].split(), old["references"][0].split(), strict=True))
+                == 1
+            )
+
+
+def test_a_study_may_ask_for_labels_that_have_turned():
+    from rmpipe.labels import WorldLabels, prepare
+
+    table, _ = prepare(WorldLabels(inputs=200, turned=True), 1)
+    texts = [texts[0] for texts in table["references"]]
+    assert world.turned(table["prompt"].to_list(), texts).all()
+    assert {8} < set(table["group"]) <= set(range(9))
+    plain, _ = prepare(WorldLabels(inputs=200), 1)
+    assert 8 not in set(plain["group"])
