@@ -14,11 +14,11 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from rmpipe import truth
 from rmpipe.algorithm import Log, PairTraining
-from rmpipe.config import Config, Registry, Runtime, StudyError, canonical_json
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, canonical_json, digest
 from rmpipe.source import fingerprint_path
 from rmpipe.text import Text, held, length
 
@@ -41,17 +41,19 @@ Change = Callable[["np.ndarray", Sequence[Text], Sequence[str]], "np.ndarray"]
 
 class Kind(
     Registry, Config, key="kind", group="rmpipe.reward_models",
-    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative", "rmpipe.refusal"),
+    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative", "rmpipe.metric", "rmpipe.refusal"),
 ):  # fmt: skip
     """A reward model as a study describes it.
 
     Attributes:
         constructed: made from the ground truth or out of other reward models, not trained on data by anybody; reports
             tell these apart.
+        referenced: whether it compares responses with references.
     """
 
     kind: str
     constructed: ClassVar[bool] = False
+    referenced: ClassVar[bool] = False
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -153,6 +155,15 @@ class Pretrained(Kind):
     dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
     max_length: int | None = Field(None, ge=1)
     truncate: bool = False
+    activation: Annotated[Literal["none", "softmax", "sigmoid"], Neutral("none")] = "none"
+    """What a classifier's output goes through; `softmax`: the reward is the probability of the label `output`."""
+
+    @field_validator("activation")
+    @classmethod
+    def _of_a_label(cls, activation: str, info: ValidationInfo) -> str:
+        if activation == "softmax" and info.data.get("output", 0) is None:
+            raise ValueError("softmax needs a label; say whose probability is the reward, such as output = 1")
+        return activation
 
     def describe(self) -> str:
         """One line for a person."""
@@ -290,7 +301,7 @@ class Scaled(Transform):
         for split in sorted(prompts_by_split):
             marks = scaled_prompts(len(prompts_by_split[split]), self.fraction, self.seed)
             for prompt, mark in zip(prompts_by_split[split], marks, strict=True):
-                chosen.setdefault(_digest(_plain(prompt)), bool(mark))
+                chosen.setdefault(prompt_digest(prompt), bool(mark))
         out.mkdir(parents=True, exist_ok=True)
         (out / SCALED_PROMPTS).write_text(json.dumps(chosen))
 
@@ -311,9 +322,8 @@ class Scaled(Transform):
         return change
 
     def _scales(self, prompt: Text, chosen: dict[str, bool]) -> bool:
-        text = _plain(prompt)
-        known = chosen.get(_digest(text))
-        return _uniform(self.seed, text) < self.fraction if known is None else known
+        known = chosen.get(prompt_digest(prompt))
+        return _uniform(self.seed, _plain(prompt)) < self.fraction if known is None else known
 
 
 class Squashed(Transform):
@@ -448,8 +458,9 @@ def _plain(text: Any) -> Any:
     return text if isinstance(text, str) else [{"role": turn["role"], "content": turn["content"]} for turn in text]
 
 
-def _digest(value: Any) -> str:
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+def prompt_digest(prompt: Any) -> str:
+    """16 hexadecimal digits that are the same for equal prompts, whether a study or a table gives them."""
+    return digest(_plain(prompt), 16)
 
 
 def _uniform(seed: int, value: Any) -> float:

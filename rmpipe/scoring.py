@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rmpipe.config import StudyError
 from rmpipe.policy import check_folder
 from rmpipe.source import reaching
-from rmpipe.text import Text, encode, held, padding_id, parted
+from rmpipe.text import Text, encode, held, padding_id, parted, render
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Form = Literal["continuation", "conversation"]
 Read = Literal["last", "mean"]
+Activation = Literal["none", "softmax", "sigmoid"]
 
 
 class SequenceScorer:
@@ -32,27 +33,32 @@ class SequenceScorer:
         source: a folder or a hub id; weights as safetensors.
         form: `continuation`: the prompt, ready to be continued, and the response, as our reward models are trained;
             `conversation`: the whole conversation in the tokenizer's chat template, as public reward models are.
-            Without a template both are a continuation.
+            Without a template both are a continuation. An encoder reads it between its tokenizer's own special tokens.
         end_of_sequence: end a continuation with exactly one end of sequence. A conversation ends as its template says.
         output: which output to read of a model that has several.
         max_length: most tokens a text may have; by default what the model holds.
         truncate: cut the beginning off texts that are longer, rather than refuse them.
         read: `last`: the head is read at the last token; `mean`: the mean of what it says at each token of the response
             of a continuation.
+        activation: what the outputs at the last token go through, so that a classifier's reward is a probability:
+            `softmax` over all labels, `sigmoid` of each.
         batch_tokens: tokens in a batch, padding included; speed only.
     """
 
     def __init__(
         self, source: Path | str, *, revision: str | None = None, trust_remote_code: bool = False,
         form: Form = "continuation", end_of_sequence: bool = True, output: int | None = None, dtype: str = "float32",
-        max_length: int | None = None, truncate: bool = False, read: Read = "last", batch_tokens: int = 8192,
+        max_length: int | None = None, truncate: bool = False, read: Read = "last", activation: Activation = "none",
+        batch_tokens: int = 8192,
     ):  # fmt: skip
         from transformers import AutoTokenizer
 
         told = {"revision": revision, "trust_remote_code": trust_remote_code}
         self.source, self.form, self.end_of_sequence, self.truncate = str(source), form, end_of_sequence, truncate
-        self.batch_tokens, self.output, self.reading = batch_tokens, output or 0, read
+        self.batch_tokens, self.output, self.reading, self.activation = batch_tokens, output or 0, read, activation
         self.model = load(source, output=output, dtype=dtype, **told)
+        if activation == "softmax" and self.model.config.num_labels == 1:
+            raise StudyError(f"{source}: softmax of its one output is 1 whatever it reads; set activation = sigmoid")
         self.tokenizer = AutoTokenizer.from_pretrained(source, **told)
         fits = held(self.model.config, self.tokenizer)
         self.max_length = min(max_length or fits, fits)
@@ -122,7 +128,7 @@ class SequenceScorer:
         if not self.truncate:
             remedy = "filter long texts out of the data set, shorten the responses, or set truncate = true"
             raise StudyError(f"{self.source}: row {row} has {len(ids)} tokens, and {self.max_length} fit; {remedy}")
-        begin = ids[:1] if ids[0] == self.tokenizer.bos_token_id else []
+        begin = ids[:1] if ids[0] in (self.tokenizer.bos_token_id, self.tokenizer.cls_token_id) else []
         return begin + ids[len(ids) - self.max_length + len(begin) :]
 
     def _rewards(self, batch: list[tuple[int, ...]]) -> list[float]:
@@ -135,17 +141,32 @@ class SequenceScorer:
                 rewards = out.score.reshape(len(batch), -1) if getattr(out, "score", None) is not None else out.logits
             else:
                 rewards = rewards_of(*self.read, ids, mask, padding=self.model.config.get_text_config().pad_token_id)
-        values: list[float] = rewards[:, self.output].float().tolist()
+        values: list[float] = activated(rewards.float(), self.activation)[:, self.output].tolist()
         return values
 
 
 def encoded(tokenizer: Any, form: Form, prompt: Text, response: str, *, end: bool = True) -> list[int]:
     """Ids of a prompt with a response, in a form of `SequenceScorer`."""
     if form == "continuation" or not tokenizer.chat_template:
+        if closes(tokenizer):
+            return list(tokenizer(render(tokenizer, prompt) + response)["input_ids"])
         return encode(tokenizer, prompt, response, end=end)
     asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
     conversation = [*asked, {"role": "assistant", "content": response}]
     return list(tokenizer.apply_chat_template(conversation, tokenize=True, return_dict=False))
+
+
+def closes(tokenizer: Any) -> bool:
+    """Whether a tokenizer ends a text with a mark of its own that is no end of sequence, as many encoders' do."""
+    marks = {tokenizer.cls_token_id, tokenizer.sep_token_id} - {tokenizer.eos_token_id, None}
+    return bool(marks) and tokenizer("a")["input_ids"][-1] in marks
+
+
+def activated(outputs: torch.Tensor, activation: Activation) -> torch.Tensor:
+    """Outputs (n, labels) as they are, or as probabilities."""
+    if activation == "none":
+        return outputs
+    return outputs.softmax(-1) if activation == "softmax" else outputs.sigmoid()
 
 
 def load(source: Path | str, *, output: int | None = None, dtype: str = "float32", **told: Any) -> Any:

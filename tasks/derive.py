@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rmpipe.artifact import Preferences, RewardModel
+from rmpipe.artifact import Prompts, RewardModel
+from rmpipe.metric import write_references
 from rmpipe.reward import Kind, Scorer, Trained
 from tasks.execution import Log
 from tasks.stage import stage
@@ -14,16 +15,19 @@ from tasks.stage import stage
 
 @stage(version=1, retry=(ConnectionError, TimeoutError))
 def derive(
-    config: Kind, components: list[RewardModel], preferences: Preferences, content: str = "", *, out: Path, log: Log
+    config: Kind, components: list[RewardModel], preferences: Prompts, content: str = "", *, out: Path, log: Log
 ) -> RewardModel:
     """Write down a reward model that is a function, a model of somebody else's, or a transform of others.
 
     Args:
         components: the reward models it transforms.
-        preferences: the prompts of each split, for kinds that treat some prompts apart.
+        preferences: the prompts of each split, for kinds that treat some prompts apart, and what is known of them,
+            labels or pairs, for those that compare responses with it.
         content: SHA-256 of a local model's files, or a hub id with its revision.
     """
     config.prepare(out, {name: preferences.prompts(name)[1] for name in ("reward", "policy", "test")})
+    if config.referenced:
+        write_references(preferences.table(), out)
     save_kind(config, out)
     return RewardModel.at(out, config.describe())
 

@@ -35,7 +35,10 @@ from rmpipe.journal import Execution, Journal
 from rmpipe.store import Store, write_whole
 from tasks.stage import Call, staleness
 
-PACKAGES = ("torch", "transformers", "trl", "datasets", "mlflow", "prefect", "pandas", "numpy")
+PACKAGES = (
+    "torch", "transformers", "trl", "datasets", "mlflow", "prefect", "pandas", "numpy", "nltk", "rouge-score",
+    "sacrebleu",
+)  # fmt: skip
 CURVES = "curves.jsonl"
 Say = Callable[[str, str, Any], None]  # kind of event, address, what
 
