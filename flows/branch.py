@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from rmpipe.artifact import Diagnosis, Preferences, RewardModel, Weights
+from rmpipe.artifact import Diagnosis, Preferences, Prompts, RewardModel, Weights
 from rmpipe.diagnosed import key
 from rmpipe.reward import Trained
 from rmpipe.source import fingerprint_path
@@ -53,6 +53,14 @@ class Branch:
         with labelled(seed=self.seed):
             return prepare(self.study.dataset, self.study.dataset.content(), self.seed)
 
+    def pairs(self) -> Prompts:
+        """What demonstrations are taken from that name no data of their own."""
+        return self.raw()
+
+    def texts(self) -> Prompts:
+        """The prompts that reward models may be told of, with what responses to them may be compared with."""
+        return self.raw()
+
     @cache  # noqa: B019
     def preferences(self) -> Preferences:
         """The pairs with the ground truth's labels, or with their own where there is no ground truth."""
@@ -76,7 +84,7 @@ class Branch:
             return self.base(spec.base)
         with labelled(policy=name, seed=self.seed):
             shown, content = spec.demonstrations, fingerprint_path(spec.demonstrations)
-            pairs = self.raw() if shown.data is None else prepare(shown.data, shown.data.content(), self.seed)
+            pairs = self.pairs() if shown.data is None else prepare(shown.data, shown.data.content(), self.seed)
             return finetune(spec.finetuning, shown, content, self.seed, self.base(spec.base), pairs)
 
     @cache  # noqa: B019
@@ -104,7 +112,7 @@ class Branch:
                 own = self.collected(kind.on_policy_of) if kind.on_policy_of and kind.on_policy else None
                 return train(kind, self.policy(kind.base or str(base)), self.preferences(), own, self.seed)
             parts = [self.reward_model(part, base) for part in kind.components]
-            return derive(kind, parts, self.raw(), kind.content())
+            return derive(kind, parts, self.texts(), kind.content())
 
     @cache  # noqa: B019
     def collected(self, policy: str) -> Preferences:

@@ -58,6 +58,7 @@ def _asking(question: str, words: str) -> Flow[..., State[Any]]:
 teach = _asking("teach", "Which reward model teaches a policy best?")
 generalise = _asking("generalise", "Which reward model survives a shift?")
 displace = _asking("displace", "Which preference pairs push the preferred response away?")
+vanish = _asking("vanish", "Where does the gradient of a reward vanish, and what cures it?")
 
 
 def _cores() -> int:

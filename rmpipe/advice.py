@@ -10,7 +10,7 @@ from rmpipe.attribution import ALONE, FEW, PARTS, TESTS, nearly
 from rmpipe.diagnosis import LENGTH
 from rmpipe.generalisation import EVERY
 from rmpipe.remark import settled
-from rmpipe.verdict import WIDTH, estimate, listed
+from rmpipe.verdict import WIDTH, columns, estimate, listed
 
 DROPPED = 0.25
 """The share of the pairs that the advice speaks of."""
@@ -325,7 +325,7 @@ def _correlations(answer: dict[str, Any]) -> str:
     equal = f"equal length{nearly(items[0]['within'])}"
     lines = [["similarity", "Spearman", "given length", "given edit", equal]]
     lines += [[item["similarity"], *(estimate(item[test]) for test in TESTS)] for item in items]
-    return _columns(f"{_whose(items[0])}: what goes with the change of log pi(y+)", lines)
+    return columns(f"{_whose(items[0])}: what goes with the change of log pi(y+)", lines)
 
 
 def _ends(answer: dict[str, Any]) -> str:
@@ -338,7 +338,7 @@ def _ends(answer: dict[str, Any]) -> str:
     told = {(item["similarity"], item["part"]): estimate(item["change"]) for item in items}
     lines = [["similarity", "lowest quarter", "highest quarter"]]
     lines += [[name, told[name, 1], told[name, PARTS]] for name in dict.fromkeys(item["similarity"] for item in items)]
-    return _columns(f"{_whose(items[0])}: change of log pi(y+) in", lines)
+    return columns(f"{_whose(items[0])}: change of log pi(y+) in", lines)
 
 
 def _whose(first: dict[str, Any]) -> str:
@@ -359,11 +359,5 @@ def _changes(answer: dict[str, Any]) -> str:
         lines += [
             [row["rank"], row["subset"], str(row["pairs"]), *(estimate(row[name]) for name in names)] for row in rows
         ]
-        blocks.append(_columns(f"{policy}, {training}", lines))
+        blocks.append(columns(f"{policy}, {training}", lines))
     return "\n".join(blocks)
-
-
-def _columns(title: str, lines: list[list[str]]) -> str:
-    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
-    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([title, *text, ""])

@@ -81,5 +81,14 @@ FORMS = {
         claims=("name", "policy"),
         unit="base",
     ),
+    "vanish": Form(
+        keys=("policy", "reward", "arm"),
+        numbers={
+            "gain": "gain", "low": "gain, low std", "high": "gain, high std", "recovered": "recovered", "kl": "KL",
+        },
+        runs={"finetuned": ("imitate", ""), "taught": ("align", ""), "rewarded": ("score", "")},
+        claims=("name", "policy", "reward"),
+        unit="base",
+    ),
 }  # fmt: skip
 """By question."""

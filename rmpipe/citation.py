@@ -63,7 +63,7 @@ def cite(row: dict[str, Any], column: str) -> Markup:
 def linked(sentence: str, target: str) -> Markup:
     """A sentence in which every number leads to an entry; intervals, in brackets, stay text."""
     told, end = Markup(), 0
-    for found in re.finditer(r"\[[^\]]*\]|(?<![\w.])-?\d+\.\d+%?", sentence):
+    for found in re.finditer(r"\[[^\]]*\]|(?<![\w.])-?\d+\.\d+(?:e[+-]\d+)?%?", sentence):
         text = signed(found[0])
         told += escape(sentence[end : found.start()]) + (escape(text) if text[0] == "[" else link(text, target))
         end = found.end()

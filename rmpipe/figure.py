@@ -8,12 +8,15 @@ constructed.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+
+from rmpipe.axis import logarithmic
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +31,8 @@ INK = "#010203"
 """Becomes the text's colour of the page that shows the figure."""
 LONGEST = 18
 """Letters of a name; of a longer one the middle goes, for names differ at their end."""
+WIDEST = 2.5
+"""How far an axis goes beyond the longest bar, for the sake of intervals."""
 STYLE: Any = {
     "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10,
     "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -204,9 +209,34 @@ def bars(
     return _svg(figure, f"{where}, {xlabel}: {told}")
 
 
+def reach(numbers: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """An axis with 0, all values, and intervals as far as they leave the values to be seen.
+
+    Args:
+        numbers: {"value", "low", "high"} of all panels that share the axis.
+    """
+    most = WIDEST * max([abs(number["value"]) for number in numbers], default=1.0) or 1.0
+    lows, highs = ([number["value"] if number[end] is None else number[end] for number in numbers]
+                   for end in ("low", "high"))  # fmt: skip
+    return max(-most, min([0.0, *lows]) * 1.05), min(most, max([0.0, *highs]) * 1.05)
+
+
+def runs(curves: Sequence[Mapping[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Several runs as `learning` draws them, as far as the shortest goes: (runs, looks) of steps and of numbers.
+
+    Args:
+        curves: with steps, and lists by name.
+        name: of the numbers.
+    """
+    shortest = min(len(item["steps"]) for item in curves)
+    across, up = (np.array([item[key][:shortest] for item in curves], dtype=float) for key in ("steps", name))
+    return across, up
+
+
 def learning(
-    lines: dict[str, tuple[np.ndarray, np.ndarray]], ink: dict[str, str], ylabel: str, where: str, at: float
-) -> str:
+    lines: dict[str, tuple[np.ndarray, np.ndarray]], ink: dict[str, str], ylabel: str, where: str, at: float | None,
+    log: bool = False,
+) -> str:  # fmt: skip
     """A number in training: thin lines are single runs, thick ones their mean, discs the end.
 
     Args:
@@ -215,6 +245,7 @@ def learning(
         ylabel: what the numbers are.
         where: whose they are, as in `bars`.
         at: where a broken line stands, such as at chance.
+        log: whether the numbers, all above 0, span orders of magnitude.
     """
     if not lines:
         return ""
@@ -227,44 +258,124 @@ def learning(
         axes.plot(mean_across, mean_up, linewidth=1.9, color=ink[name])
         axes.plot(mean_across[-1], mean_up[-1], marker="o", markersize=5, color=ink[name])
         ends.append((mean_across[-1], mean_up[-1], name))
-    axes.axhline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    if at is not None:
+        axes.axhline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.locator_params(axis="x", integer=True)
     axes.set(xlabel="training steps", ylabel=ylabel)
+    if log:
+        logarithmic(axes, "y", np.concatenate([up.ravel() for _, up in lines.values()]))
     _named(axes, ends, ink)
-    told = "; ".join(f"{name} {up:.2f}" for _, up, name in ends)
+    told = "; ".join(f"{name} {up:{'.3g' if log else '.2f'}}" for _, up, name in ends)
     return _svg(figure, f"{where}, {ylabel} while training, a line each; at the end: {told}")
 
 
 def ladder(
     lines: Mapping[str, Sequence[tuple[float, dict[str, Any]]]], ink: dict[str, str], xlabel: str, ylabel: str,
-    where: str,
+    where: str, at: float = 0, log: bool = False,
 ) -> str:  # fmt: skip
-    """Numbers with their intervals over quantiles, a line a ladder.
+    """Numbers with their intervals over quantiles or counts, a line a ladder.
 
     Args:
-        lines: ladder -> quantile and {"value", "low", "high"} of each rung.
+        lines: ladder -> quantile, or count, and {"value", "low", "high"} of each rung.
         ink: of `colours`.
-        xlabel: what the quantiles are of.
+        xlabel: what the quantiles are of, or what is counted.
         ylabel: what the numbers are.
         where: whose they are, as in `bars`.
+        at: where a broken line stands.
+        log: whether counts stand on a logarithmic axis, none of them at its edge.
     """
     if not lines:
         return ""
     figure, axes = _panel(3.3)
-    aside = 0.008
-    for place, (name, rungs) in enumerate(lines.items()):
-        across = [at + aside * (place - (len(lines) - 1) / 2) for at, _ in rungs]
+    places = sorted({place for rungs in lines.values() for place, _ in rungs})
+    nought, ends = logarithmic(axes, "x", np.array(places), places) if log else 0.0, []
+    for index, (name, rungs) in enumerate(lines.items()):
+        aside = 0.008 * (index - (len(lines) - 1) / 2)
+        across = [(place or nought) * (1 + 3 * aside) if log else place + aside for place, _ in rungs]
         axes.plot(across, [number["value"] for _, number in rungs], linewidth=1.9, marker="o", markersize=5,
                   color=ink[name])  # fmt: skip
         for x, (_, number) in zip(across, rungs, strict=True):
             if number["low"] is not None and number["high"] is not None:
                 axes.plot([x, x], [number["low"], number["high"]], linewidth=1, color=ink[name])
-    axes.axhline(0, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+        ends.append((across[-1], rungs[-1][1]["value"], name))
+    axes.axhline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    _named(axes, [(rungs[-1][0], rungs[-1][1]["value"], name) for name, rungs in lines.items()], ink)
+    _named(axes, ends, ink)
     values = {name: ", ".join(f"{number['value']:.2f}" for _, number in rungs) for name, rungs in lines.items()}
     told = "; ".join(f"{name} {text}" for name, text in values.items())
     return _svg(figure, f"{where}, {ylabel}, over the {xlabel}: {told}")
+
+
+def scatter(
+    groups: Mapping[str, tuple[Any, Any]], ink: dict[str, str], words: tuple[str, str], where: str,
+    at: float | None = None, limits: tuple[float, float] | None = None, log: bool = False,
+) -> str:  # fmt: skip
+    """Points and the line that they lie along; each group has a mark of its own, and its name at its middle.
+
+    On logarithmic axes what is 0 stands at the edge, hollow.
+
+    Args:
+        groups: group -> (points,) across and (points,) up; one without a name is not named.
+        ink: of `colours`.
+        words: what is across, and what is up.
+        where: whose they are, as in `bars`.
+        at: where, across, a broken line stands.
+        limits: of what is up, where panels have one scale.
+        log: whether both axes are logarithmic.
+    """
+    known = {name: (np.asarray(x, float), np.asarray(y, float)) for name, (x, y) in groups.items() if len(x)}
+    if not known:
+        return ""
+    figure, axes = _panel(3.3)
+    across, up = (np.concatenate([pair[side] for pair in known.values()]) for side in (0, 1))
+    edges = [logarithmic(axes, "x", across), logarithmic(axes, "y", up)] if log else [0.0, 0.0]
+    middles = []
+    for (name, pair), mark in zip(known.items(), itertools.cycle("o^sD")):
+        zero = (pair[0] <= 0) | (pair[1] <= 0) if log else np.zeros(len(pair[0]), dtype=bool)
+        x, y = (np.where(values > 0, values, edge) if log else values for values, edge in zip(pair, edges, strict=True))
+        look: Any = {"color": ink[name], "marker": mark, "linestyle": "", "clip_on": False}
+        axes.plot(x[~zero], y[~zero], markersize=4.5, markeredgewidth=0, alpha=0.75, **look)
+        axes.plot(x[zero], y[zero], markersize=8, markerfacecolor="none", **look)
+        middles.append((float(np.median(x)), float(np.median(y)), name))
+    _lean(axes, across, up, log)
+    if at is not None:
+        axes.axvline(at, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
+    if not log:
+        axes.axhline(0, color=INK, linewidth=0.5)
+        axes.set_ylim(limits)
+    axes.set(xlabel=words[0], ylabel=words[1])
+    if named := [middle for middle in middles if middle[2]]:
+        _named(axes, named, ink)
+    told = "; ".join(f"{len(x)} points {name}".strip() + f", medians {np.median(x):.3g} and {np.median(y):.3g}"
+                     for name, (x, y) in known.items())  # fmt: skip
+    return _svg(figure, f"{where}, {words[1]} against {words[0]}: {told}")
+
+
+def slope(x: Any, y: Any, log: bool = False) -> tuple[float, float] | None:
+    """Slope and height at 0 of the line that points lie along, by least squares; None where there is none.
+
+    Args:
+        x: (points,).
+        y: (points,).
+        log: of log y on log x, over the points where both are above 0.
+    """
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if log:
+        above = (x > 0) & (y > 0)
+        x, y = np.log(x[above]), np.log(y[above])
+    if np.unique(x).size < 3:
+        return None
+    found = np.polyfit(x, y, 1)
+    return float(found[0]), float(found[1])
+
+
+def _lean(axes: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
+    """The line that points lie along, from the first of them to the last."""
+    if found := slope(x, y, log):
+        shown = x[(x > 0) & (y > 0)] if log else x
+        ends = np.array([shown.min(), shown.max()])
+        heights = np.exp(found[1]) * ends ** found[0] if log else found[1] + found[0] * ends
+        axes.plot(ends, heights, color=INK, linewidth=1.1, scalex=False, scaley=False)
 
 
 def _panel(height: float) -> tuple[Figure, Axes]:

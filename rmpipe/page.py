@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import caption, citation, diagnosed, displaced, figure, frame, generalised
+from rmpipe import caption, citation, diagnosed, displaced, figure, frame, generalised, vanished
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def render(answer: dict[str, Any], address: str = "", diagnoses: Mapping[str, Di
     Args:
         answer: as `Ranking.answer()` gives it, of any flow.
         address: of that ranking, where it has one.
-        diagnoses: of its pairs before training, by `diagnosed.key`; `displace` has them in its answer.
+        diagnoses: of its pairs before training, by `diagnosed.key`; `displace` has them in its answer, `vanish` none.
     """
     before = diagnosed.told(answer, diagnoses or {})
     match answer.get("flow"):
@@ -51,6 +51,8 @@ def render(answer: dict[str, Any], address: str = "", diagnoses: Mapping[str, Di
             return displaced.render(answer, address)
         case "generalise":
             return generalised.render(answer, address, before)
+        case "vanish":
+            return vanished.render(answer, address)
         case _:
             return _taught(answer, address, before)
 

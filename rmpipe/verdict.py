@@ -140,6 +140,13 @@ def estimate(number: dict[str, Any] | None) -> str:
     return "-" if number is None else str(Estimate.of(number))
 
 
+def columns(title: str, lines: list[list[str]]) -> str:
+    """A table of text below its title, each column as wide as its widest cell."""
+    widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]
+    text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([title, *text, ""])
+
+
 COLUMNS = {
     "truth_gain": "truth gain", "proxy_gain": "proxy gain", "variance": "variance", "accuracy_on": "acc. on",
     "accuracy_off": "acc. off",

@@ -27,6 +27,7 @@ SAYS = {
     "rank": "which reward model teaches a policy best",
     "judge": "which reward model is most accurate on each set of pairs",
     "weigh": "which preference pairs push the preferred response away",
+    "conclude": "where the gradient of a reward vanishes, and what cures it",
 }
 """What the answer of each question says."""
 MANY = 3
@@ -258,7 +259,7 @@ def _table(lines: list[list[str]], names: list[str]) -> list[str]:
 def _judged(claims: list[dict[str, Any]]) -> list[str]:
     lines = []
     for claim in claims:
-        where = ", ".join(claim[key] for key in ("policy", "algorithm") if claim.get(key))
+        where = ", ".join(claim[key] for key in ("policy", "reward", "algorithm") if claim.get(key))
         lines += _wrapped(f"claim {claim['name']} ({where}): another verdict", f"A  {claim['a']}", f"B  {claim['b']}")
     return [*lines, ""] if lines else []
 

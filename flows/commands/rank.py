@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 PRINTED = (
     "flow", "study", "rows", "correlations", "parts", "ladders", "advice", "singles", "diagnoses", "contests",
-    "contrasts", "groups", "generation", "sentences",
+    "contrasts", "groups", "generation", "reference", "arms", "vanished", "quarters", "labelled", "sieves",
+    "controlled", "sentences",
 )  # fmt: skip
 """The parts of an answer that `--json` prints, as far as its question has them."""
 

@@ -203,7 +203,8 @@ def test_what_was_made_before_a_blow_is_not_made_again(battered):
     place, blows = battered
     runs = mlflow_runs(place.home)
     for name, later in (("killed", "worker killed"), ("worker killed", "interrupted"), ("interrupted", "finished")):
-        assert blows[name].stored < blows[later].stored
+        assert blows[name].stored <= blows[later].stored  # a blow may come before another stage has ended
+    assert blows["killed"].stored < blows["finished"].stored
     for address in place.records():
         finished = [run for run in of_address(runs, address) if run.info.status == "FINISHED"]
         assert len(finished) == 2, address  # here, and in the store that this one is a copy of

@@ -91,7 +91,7 @@ lower = "unlike"
 
 def blocks() -> tuple[str, str]:
     """The file that docs/extending.md shows for this question, and what it says of it in a study."""
-    text = (REPOSITORY / "docs" / "extending.md").read_text().partition("## A similarity")[2]
+    text = (REPOSITORY / "docs" / "extending.md").read_text().partition("## A similarity")[2].partition("\n## ")[0]
     (code,), (said,) = (re.findall(rf"```{form}\n(.*?)```", text, re.DOTALL) for form in ("python", "toml"))
     return code, said
 

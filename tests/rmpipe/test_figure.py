@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 import numpy as np
+import pytest
 
 from rmpipe import figure
 
@@ -84,3 +85,77 @@ def test_two_forests_of_one_page_are_told_apart_by_whose_they_are():
     items = [("ches", {"value": 0.5, "low": None, "high": None})]
     assert 'aria-label="Spearman: ches 0.50"' in figure.forest(items, "Spearman")
     assert 'aria-label="small, Spearman: ches 0.50"' in figure.forest(items, "Spearman", where="small")
+
+
+def test_learning_needs_no_line_and_spans_orders_of_magnitude():
+    steps = np.array([[0.0, 10.0]])
+    lines = {"ex": (steps, np.array([[0.001, 1.0]]))}
+    with_line, without = (figure.learning(lines, INK, "norm", "small", at) for at in (0.5, None))
+    assert strokes(with_line) == strokes(without) + 1
+    drawn = figure.learning(lines, INK, "norm", "small", None, log=True)
+    assert {"0.001", "0.01", "0.1", "1"} <= set(re.findall(r">([\d.]+)</text>", drawn))
+    small = figure.learning({"ex": (steps, np.array([[0.01, 0.00125]]))}, INK, "norm", "small", None, log=True)
+    assert "at the end: ex 0.00125" in small
+
+
+def test_counts_stand_on_a_logarithmic_axis_and_none_of_them_at_its_edge():
+    number = {"value": 0.5, "low": 0.25, "high": 0.75}
+    rungs = {"SFT": [(0, number), (3, number), (300, number)]}
+    svg = figure.ladder(rungs, {"SFT": "#0077bb"}, "labels", "share", "small", 1.0, log=True)
+    assert [text for text in ("0", "3", "300") if f">{text}</text>" in svg] == ["0", "3", "300"]
+    assert 'aria-label="small, share, over the labels: SFT 0.50, 0.50, 0.50"' in svg
+
+
+def test_an_axis_shared_by_panels_has_0_all_values_and_no_interval_that_hides_them():
+    numbers = [{"value": 1.0, "low": 0.5, "high": 1.5}, {"value": -0.5, "low": -90.0, "high": None}]
+    assert figure.reach(numbers) == (-2.5, 1.5 * 1.05)
+    assert figure.reach([{"value": 2.0, "low": None, "high": None}]) == (0.0, 2.1)
+
+
+def test_runs_are_stacked_as_far_as_the_shortest_goes():
+    across, up = figure.runs([{"steps": [0, 1, 2], "kl": [0.0, 1.0, 2.0]}, {"steps": [0, 1], "kl": [0.0, 3.0]}], "kl")
+    assert across.tolist() == [[0, 1], [0, 1]]
+    assert up.tolist() == [[0, 1], [0, 3]]
+
+
+SCATTERED = {"ex": ([0.0, 0.01, 0.1], [0.0, 0.02, 0.2]), "im": ([1.0, 2.0], [2.0, 4.0])}
+TOLD = (INK, ("std", "norm"), "small")
+
+
+def marks(svg: str, colour: str) -> int:
+    return len(re.findall(rf'<use [^>]*style="fill: {colour}', svg))
+
+
+def test_a_scatter_has_every_point_a_mark_for_each_group_and_names_of_several():
+    svg = figure.scatter(SCATTERED, *TOLD)
+    assert (marks(svg, INK["ex"]), marks(svg, INK["im"])) == (3, 2)
+    assert len({re.search(r'd="([^"]+)"', part)[1] for part in svg.split("<defs>")[1:] if INK["ex"] in part
+                or INK["im"] in part}) == 2  # fmt: skip
+    assert (
+        'aria-label="small, norm against std: 3 points ex, medians 0.01 and 0.02; 2 points im, medians 1.5 and 3"'
+        in svg
+    )
+    assert ">ex</text>" in svg
+    assert "points, medians" in figure.scatter({"": SCATTERED["ex"]}, {"": "#0077bb"}, ("std", "norm"), "small")
+    assert figure.scatter({"ex": ([], [])}, *TOLD) == ""
+
+
+def test_what_is_0_stands_hollow_at_the_edge_of_a_logarithmic_scatter():
+    svg = figure.scatter(SCATTERED, *TOLD, log=True)
+    assert marks(svg, INK["ex"]) == 2
+    assert svg.count(f"fill-opacity: 0; stroke: {INK['ex']}") == 1
+    assert svg.count(">0</text>") == 2
+
+
+def test_the_line_of_a_scatter_is_drawn_where_there_is_one_and_so_is_that_between():
+    bare = strokes(figure.scatter({"ex": ([1.0, 2.0], [2.0, 4.0])}, *TOLD, log=True))
+    lean = strokes(figure.scatter({"ex": ([1.0, 2.0, 4.0], [2.0, 4.0, 9.0])}, *TOLD, log=True))
+    between = strokes(figure.scatter({"ex": ([1.0, 2.0, 4.0], [2.0, 4.0, 9.0])}, *TOLD, 1.5, log=True))
+    assert (lean, between) == (bare + 1, bare + 2)
+
+
+def test_a_slope_is_of_logarithms_over_what_is_above_0():
+    x = np.array([0.0, 1.0, 2.0, 4.0])
+    assert figure.slope(x, 3 * x**2, log=True) == pytest.approx((2.0, np.log(3)))
+    assert figure.slope(x, 3 * x + 1) == pytest.approx((3.0, 1.0))
+    assert figure.slope(x[:3], x[:3], log=True) is None

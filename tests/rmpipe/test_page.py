@@ -64,7 +64,7 @@ def html() -> str:
 class Page(HTMLParser):
     """What a browser would see: tags with attributes, and that they nest."""
 
-    VOID = ("meta", "br", "link", "img", "use", "path", "image", "input")
+    VOID = ("meta", "br", "wbr", "link", "img", "use", "path", "image", "input")
 
     def __init__(self, html: str):
         super().__init__()
