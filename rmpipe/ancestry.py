@@ -16,11 +16,14 @@ from rmpipe.ranking import KEYS
 
 Cell = tuple[str, ...]
 """A policy, an algorithm and a reward model; of accuracies on sets, a policy and a reward model; of what displaces, a
-policy, alone or with a training and a subset."""
+policy, alone or with a training and a subset; of what vanishes, a policy and a reward, alone or with an arm, or a
+controlled experiment."""
 Cells = dict[Cell, dict[int, dict[str, Artifact]]]
 """Cell -> seed -> what was made for it, by stage: "measure" and "align", say."""
-ANSWERS = ("rank", "judge", "weigh")
+ANSWERS = ("rank", "judge", "weigh", "conclude")
 """Stages whose inputs are those of cells."""
+GRIDS = ("places", "treatments", "trials", "controlled")
+"""What an answer is told of its cells, beside what they were made from."""
 ABSENT = object()
 
 
@@ -115,10 +118,10 @@ def _title(record: dict[str, Any]) -> str:
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What a stage was told beside its inputs; of a ranking, its cells are told by what they were made from."""
     config = dict(record["config"])
-    places = config.get("about", {}).get("places")
-    if cells := config.pop("cells", None) or config.pop("trials", None) or places:
+    if record["stage"] in ANSWERS:
         told = config.pop("about", {})
-        about = {name: value for name, value in told.items() if name not in ("places", "treatments")}
+        cells = config.pop("cells", None) or config.pop("trials", None) or told.get("places") or []
+        about = {name: value for name, value in told.items() if name not in GRIDS}
         config = {"seeds": sorted({cell["seed"] for cell in cells})} | about | config
         config["claims"] = {claim["name"]: _unnamed(claim) for claim in config["claims"]}
     return {"version": record["version"], **config}
@@ -180,6 +183,8 @@ def cells(ranking: Artifact) -> Cells:
         return _examined(record, ranking)
     if record["stage"] == "weigh":
         return _displaced(record, ranking)
+    if record["stage"] == "conclude":
+        return _vanished(record, ranking)
     inputs = (record["inputs"]["measurements"], record["inputs"]["policies"])
     for cell, measured, aligned in zip(record["config"]["cells"], *inputs, strict=True):
         made = {"measure": Artifact(measured, ranking.home), "align": Artifact(aligned, ranking.home)}
@@ -195,6 +200,23 @@ def _displaced(record: dict[str, Any], answer: Artifact) -> Cells:
         for item, address in zip(about[kept[stage]], made, strict=bool(made)):
             cell = tuple(item[key] for key in ("policy", "training", "subset") if key in item)
             found.setdefault(cell, {}).setdefault(item["seed"], {})[stage] = Artifact(address, answer.home)
+    return found
+
+
+def _vanished(record: dict[str, Any], answer: Artifact) -> Cells:
+    found: Cells = {}
+    about, inputs = record["config"]["about"], record["inputs"]
+    experiments = [dict(zip(("experiment", "seed"), each, strict=True)) for each in about["controlled"]]
+    kept = {
+        "gauges": ("gauge", about["places"]), "before": ("score", about["places"]), "after": ("score", about["trials"]),
+        "imitated": ("imitate", about["trials"]), "aligned": ("align", about["trials"]),
+        "sieves": ("sift", about["trials"]), "controlled": ("control", experiments),
+    }  # fmt: skip
+    for name, (stage, items) in kept.items():
+        for item, address in zip(items, inputs[name], strict=True):
+            cell = tuple(item[key] for key in ("experiment", "policy", "reward", "arm") if key in item)
+            made = found.setdefault(cell, {}).setdefault(item["seed"], {})
+            made |= {stage: Artifact(address, answer.home)} if address else {}
     return found
 
 

@@ -37,16 +37,29 @@ VIEWS = {
     "track": ("metrics.`trained.chosen`", "metrics.`trained.rejected`", "metrics.`trained.displaced`",
               "metrics.`trained.accuracy`", "metrics.`kl`"),
     "classify": ("metrics.`refusal`", "metrics.`unparsed`"),
+    "gauge": ("metrics.`flat`", "metrics.`zero`", "metrics.`mean`", "metrics.`std`", "metrics.`norm_low`",
+              "metrics.`norm_high`", "metrics.`ratio`", "metrics.`spearman`"),
+    "imitate": ("metrics.`labels`",),
+    "sift": ("metrics.`kept`", "metrics.`dropped`", "metrics.`deferred`"),
+    "control": ("metrics.`supervised.gain_modified`", "metrics.`supervised.gain_unmodified`",
+                "metrics.`expected_reinforce.gain_modified`", "metrics.`expected_reinforce.gain_unmodified`",
+                "metrics.`initial.norm_modified`", "metrics.`initial.norm_unmodified`"),
 }  # fmt: skip
 """The numbers of a stage that its runs are compared by, in the first place by the first."""
 LABELS = ("policy", "reward_model", "algorithm", "seed")
-TREATED = dict.fromkeys(("diagnose", "single", "select", "track", "classify"), ("policy", "training", "subset", "seed"))
+TREATED: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("diagnose", "single", "select", "track", "classify"), ("policy", "training", "subset", "seed")),
+    **dict.fromkeys(("gauge", "sift"), ("policy", "reward", "seed")),
+    "imitate": ("policy", "finetuning", "reward", "seed"), "control": ("experiment", "seed"),
+}  # fmt: skip
 """The labels beside these numbers, where they are not `LABELS`."""
 MEASURED = {"variance": "variance", "accuracy_on": "accuracy, on policy", "accuracy_off": "accuracy, off policy",
             "flat_share": "share of flat prompts"}  # fmt: skip
 TAUGHT = {"truth_gain": "ground-truth gain", "proxy_gain": "proxy gain", "kl": "KL"}
 ASKED = {"accuracy": "accuracy", "loss": "loss", "chosen": "mean reward, chosen", "rejected": "mean reward, rejected"}
-UNDER = {"evaluate": ()}
+GAUGED = {"flat": "share of prompts that teach nothing", "std": "mean std", "norm_low": "gradient norm, low std",
+          "norm_high": "gradient norm, high std", "ratio": "low over high"}  # fmt: skip
+UNDER: dict[str, tuple[str, ...]] = {"evaluate": (), "align": ("policy", "arm", "algorithm")}
 """The labels that the numbers of a stage about a reward model are named after, where these are not `CIRCUMSTANCES`."""
 CIRCUMSTANCES = ("policy", "algorithm")
 SCORES = "\n\n**What it scores, and whom it taught**\n\n"
@@ -78,6 +91,17 @@ HOW = {
     "not.",
     "weigh": "Each similarity is judged by its rank correlation with the change of log pi of the chosen response: "
     "plainly, given the difference in length, and among pairs of equal length.",
+    "gauge": "At each prompt, the std of the rewards of the policy's own responses, and the norm of the gradient of "
+    "their expectation. flat is the share of prompts whose whitened std is under the threshold, zero that of prompts "
+    "all of whose rewards are equal. Low are the prompts of least std, high the others; ratio is the norm of low over "
+    "that of high, spearman the rank correlation of std and norm. Before any training.",
+    "imitate": "labels is how many inputs it learnt the labels of.",
+    "sift": "Prompts that teach nothing, for the std of their reward under the initial policy: kept, dropped, or "
+    "deferred until after all others.",
+    "control": "Rewards and gradients are exact. A gain is the expected reward after less before: of inputs whose "
+    "label was modified, so that their std was small, and of the unmodified; initial is before finetuning.",
+    "conclude": "The gain of a prompt is its mean reward after less before, from other draws than those that its std "
+    "was estimated on.",
     "separate": "Inner products and cosines are of differences of hidden representations, chosen less rejected, before "
     "any training.",
 }
@@ -205,7 +229,7 @@ def scored(card: str, metrics: list[tuple[str, float, str]]) -> str:
         card: as it was written first, or last.
         metrics: (`weak.variance`, `weak.rloo.truth_gain` or `paraphrase.accuracy`, value, run) of its logged model.
     """
-    heads = {"policy": MEASURED, "taught": TAUGHT, "set": ASKED}
+    heads = {"policy": MEASURED, "gauged": GAUGED, "taught": TAUGHT, "set": ASKED}
     tables = [_scores(head, names, _rows(metrics, names)) for head, names in heads.items()]
     return card.partition(SCORES)[0] + (SCORES + "\n\n".join(filter(None, tables)) if any(tables) else "")
 
@@ -279,7 +303,7 @@ def _runs(row: dict[str, Any], form: Form, links: Links | None) -> dict[str, str
         return {}
     cells = {}
     for head, (stage, given) in form.runs.items():
-        made = row["addresses"][stage]
+        made = row["addresses"].get(stage, [])
         meant = [links.record(address).get("inputs", {}).get(given, address) for address in made]
         cells[head] = ", ".join(
             links.to(one, _run(row, links, address)) for one, address in zip(meant, made, strict=True)

@@ -19,7 +19,7 @@ import numpy as np
 from rmpipe.accuracy import bradley_terry_losses
 from rmpipe.ancestry import Cell, cells
 from rmpipe.answer import Form
-from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, open_artifact
+from rmpipe.artifact import Artifact, Measurement, Policy, Ranking, Scores, open_artifact
 from rmpipe.attribution import MEASURED, SINGLES
 from rmpipe.config import StudyError
 from rmpipe.contrast import GAINS
@@ -253,6 +253,27 @@ def _tracked(measurement: Measurement) -> dict[str, Sample]:
     return found
 
 
+def _gauged(measurement: Measurement) -> dict[str, Sample]:
+    """What a policy can learn at each prompt; those of low std are others in each resample, and have no rows here."""
+    table = measurement.table()
+    table = table.assign(zero=table["std"] == 0, variance=table["std"] ** 2)
+    taken = table[table["squared"].notna()]
+    found = {name: _asked(table, [name]) for name in ("flat", "zero", "mean", "std")}
+    found["spearman"] = _asked(taken, ["std", "squared"], partial(_related, kind="spearman"))
+    found["pearson"] = _asked(taken, ["variance", "squared"], partial(_related, kind="pearson"))
+    return found
+
+
+def _asked(table: pd.DataFrame, columns: list[str], statistic: Callable[..., Any] = np.mean) -> Sample:
+    """Columns of a table that has a row a prompt."""
+    asked = [readable(json.loads(prompt)) for prompt in table["prompt"]]
+    return Sample(asked, table[columns].to_numpy(np.float64), statistic)
+
+
+def _related(rows: NDArray[np.float64], kind: str) -> float:
+    return float(correlate(rows[:, 0], rows[:, 1], kind))
+
+
 def _refused(measurement: Measurement) -> dict[str, Sample]:
     """How often each prompt is refused, of those with an answer that could be told."""
     rates = measurement.table().groupby("prompt", sort=False)["refused"].mean().dropna()
@@ -262,7 +283,7 @@ def _refused(measurement: Measurement) -> dict[str, Sample]:
 
 ROWS: dict[str, Callable[[Any], dict[str, Sample]]] = {
     "measure": _measured, "evaluate": _by_set, "diagnose": _diagnosed, "single": _alone, "track": _tracked,
-    "classify": _refused,
+    "classify": _refused, "gauge": _gauged,
 }  # fmt: skip
 """The stages that keep the rows of their numbers, and how these are had."""
 
@@ -319,6 +340,8 @@ def _made(ranking: Ranking) -> Callable[[Cell, str], tuple[str, Runs]]:
         return partial(_examined, [(trial, Measurement(address, ranking.home)) for trial, address in trials])
     if record["stage"] == "weigh":
         return partial(_treated, record, ranking.home)
+    if record["stage"] == "conclude":
+        return partial(_tried, record, ranking.home, ranking.answer().get("runs", []))
     taught = cells(ranking)
 
     def of(cell: Cell, name: str) -> tuple[str, Runs]:
@@ -345,6 +368,21 @@ def _treated(record: dict[str, Any], home: Path, cell: Cell, name: str) -> tuple
         if [each["training"], each["subset"]] == kind and policy in (each["policy"], EVERY)
     }
     return MEASURED.get(name, name), runs
+
+
+def _tried(
+    record: dict[str, Any], home: Path, told: list[dict[str, Any]], cell: Cell, name: str
+) -> tuple[str, Runs]:  # fmt: skip
+    """The rewards after one arm, with what the answer tells of each run: a gain takes those before as well."""
+    keys: tuple[str, ...] = ("policy", "reward", "arm")
+    runs: Runs = {}
+    numbers = {each["seed"]: each for each in told if tuple(each[key] for key in keys) == cell}
+    for trial, address in zip(record["config"]["about"]["trials"], record["inputs"]["after"], strict=True):
+        made = Scores(address, home)
+        if tuple(trial[key] for key in keys) == cell and (made.built or made.only_told):
+            made.record = made.record | {"metrics": numbers.get(trial["seed"], {})}
+            runs[trial["seed"]] = (trial["base"], made)
+    return name, runs
 
 
 def _numbers(

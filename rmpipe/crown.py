@@ -55,7 +55,9 @@ def _owns(study: str, name: str) -> bool:
 
 
 def _winners(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows of who taught best; none where nobody was taught."""
+    """The rows of who taught best; none where nobody was taught, or where it was not asked who teaches best."""
+    if answer.get("flow", "teach") != "teach":
+        return []
     taught = [row for row in answer["rows"] if "align" in row["addresses"]]
     first = answer["algorithms"][0] if taught else ""
     return [row for row in taught if row["algorithm"] == first and row["rank"] in ("1", "1=")]

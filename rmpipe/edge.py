@@ -9,7 +9,7 @@ from typing import Any
 
 from rmpipe.journal import MODELS, Execution
 
-DATA = {"Preferences", "Rollouts", "Scores"}
+DATA = {"Preferences", "Labelled", "Sieve", "Rollouts", "Scores"}
 """Kinds of artifact that are data sets."""
 
 

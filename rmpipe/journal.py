@@ -69,7 +69,8 @@ class Execution:
     @property
     def registered(self) -> str:
         """What its model is registered by: `pocket-reward-model-off`, `pocket-aligned-weak-off-rloo`."""
-        names = ("base", "policy", "reward_model", "algorithm", "training", "subset")
+        names = ("base", "policy", "reward_model", "algorithm", "training", "subset", "finetuning",
+                 "reward", "arm")  # fmt: skip
         labels = [self.labels[name] for name in names if name in self.labels]
         return registrable("-".join([self.study or "rmpipe", MODELS[self.kind], *labels]))
 

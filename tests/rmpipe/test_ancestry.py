@@ -166,3 +166,38 @@ def test_answers_about_displacement_are_followed_by_policy_training_and_subset(p
         ("subsets.low.share", 6, 7, ["weigh"]),
         ("pairs", 6, 7, ["track"]),
     ]
+
+
+def concluded(put: Any, name: str, steps: dict[str, int], **about: Any) -> Artifact:
+    """An answer to `vanish` about these arms, and one experiment."""
+    place = {"seed": 1, "policy": "p", "reward": "r", "base": f"pretrain/{name}"}
+    told = {"study": "s", "seeds": [1], "places": [place], "trials": [place | {"arm": arm} for arm in steps],
+            "controlled": [["digits", 1]]} | about  # fmt: skip
+    made = [put(f"align/{name}{arm}", config={"steps": count}).address for arm, count in steps.items()]
+    inputs = {
+        "gauges": [put(f"gauge/{name}", config={"responses": 9}).address],
+        "before": [put(f"score/{name}", config={}).address],
+        "after": [put(f"score/{name}{arm}", config={}).address for arm in steps],
+        "imitated": [None for _ in steps], "aligned": made, "sieves": [None for _ in steps],
+        "controlled": [put(f"control/{name}", config={"modified": 0.1}).address],
+    }  # fmt: skip
+    return put(f"conclude/{name}", config={"about": told, "claims": []}, inputs=inputs)
+
+
+def test_answers_about_vanishing_gradients_are_followed_by_policy_reward_and_arm(put):
+    one, other = concluded(put, "a", {"rft": 5, "few": 6}, low=0.25), concluded(put, "b", {"few": 7}, low=0.1)
+    assert list(cells(one)) == [("p", "r"), ("p", "r", "rft"), ("p", "r", "few"), ("digits",)]
+    assert list(cells(one)["p", "r", "few"][1]) == ["score", "align"]
+    assert lines(Ancestry.of(one, other).told) == [("low", 0.25, 0.1, ["conclude"]), ("steps", 6, 7, ["align"])]
+
+
+def test_answers_about_nothing_but_controlled_experiments_differ_by_these_alone(put):
+    def alone(name: str, share: float) -> Artifact:
+        about = {"study": "s", "seeds": [1], "places": [], "trials": [], "controlled": [["digits", 1]]}
+        inputs: dict[str, list[str]] = {
+            key: [] for key in ("gauges", "before", "after", "imitated", "aligned", "sieves")
+        }
+        inputs["controlled"] = [put(f"control/{name}", config={"modified": share}).address]
+        return put(f"conclude/{name}", config={"about": about, "claims": []}, inputs=inputs)
+
+    assert lines(Ancestry.of(alone("a", 0.1), alone("b", 0.2)).told) == [("modified", 0.1, 0.2, ["control"])]

@@ -152,3 +152,45 @@ def test_a_stage_of_displace_is_seen_side_by_side_by_training_and_subset():
     assert view["selectedColumns"][-3:] == ["tags.`rmpipe.training`", "tags.`rmpipe.subset`", "tags.`rmpipe.seed`"]
     other = json.loads(card.of_experiment("measure", "7", "")["mlflow.sharedViewState.numbers"])
     assert other["selectedColumns"][-2:] == ["tags.`rmpipe.algorithm`", "tags.`rmpipe.seed`"]
+
+
+def test_an_answer_about_vanishing_gradients_leads_to_what_each_arm_made(tmp_path: Path):
+    labels = {"policy": "small", "reward": "rouge", "arm": "few", "seed": "1"}
+    made = {stage: [record(tmp_path, f"{stage}/{n}", labels=labels)] for n, stage in
+            enumerate(("score", "imitate", "align"), 1)}  # fmt: skip
+    row = {"policy": "small", "reward": "rouge", "arm": "few", "rank": "1", "addresses": made}
+    row["gain"] = {"value": 0.5, "low": 0.25, "high": 0.75}
+    alone = row | {"arm": "rft", "rank": "2", "addresses": {"score": made["score"]}}
+    told = card.ranking({"flow": "vanish", "question": "Where?", "rows": [row, alone]}, Links(tmp_path))
+    lines = told.replace("&nbsp;", "").split("**small, rouge**")[1].split("\n")
+    assert lines[2].startswith("| rank | arm | gain | gain, low std | gain, high std |")
+    assert lines[4].startswith("| 1 | few | 0.50 [0.25, 0.75] |")
+    assert lines[4].endswith("| [seed 1](#/runs/run-2) | [seed 1](#/runs/run-3) | [seed 1](#/runs/run-1) |")
+    assert lines[5].endswith("|  |  | [seed 1](#/runs/run-1) |")
+
+
+@pytest.mark.parametrize(
+    ("stage", "number", "labels"),
+    [
+        ("gauge", "flat", ["policy", "reward", "seed"]), ("sift", "kept", ["policy", "reward", "seed"]),
+        ("imitate", "labels", ["policy", "finetuning", "reward", "seed"]),
+        ("control", "supervised.gain_modified", ["experiment", "seed"]),
+    ],
+)  # fmt: skip
+def test_a_stage_of_vanish_is_seen_side_by_side_and_its_card_says_how_it_is_measured(tmp_path, stage, number, labels):
+    view = json.loads(card.of_experiment(stage, "7", "")["mlflow.sharedViewState.numbers"])
+    assert view["orderByKey"] == f"metrics.`{number}`"
+    assert view["selectedColumns"][-len(labels) :] == [f"tags.`rmpipe.{label}`" for label in labels]
+    text = card.of_execution(execution(stage=stage, kind="Measurement"), Links(tmp_path))
+    assert text.endswith(card.HOW[stage])
+
+
+def test_what_a_policy_can_learn_of_a_reward_model_stands_on_its_card():
+    found = [("weak.flat", 0.25, "g"), ("weak.std", 0.5, "g"), ("weak.ratio", 0.01, "g"), ("weak.pearson", 0.9, "g")]
+    told = card.scored("Trained.", found).partition(card.SCORES)[2].replace("&nbsp;", "").splitlines()
+    assert [part.strip() for part in told[0].split("|")[1:4]] == [
+        "gauged",
+        "share of prompts that teach nothing",
+        "mean std",
+    ]
+    assert [part.strip() for part in told[2].split("|")[1:-1]] == ["[weak](#/runs/g)", "0.25", "0.50", "", "", "0.01"]

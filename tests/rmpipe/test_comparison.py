@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rmpipe import generalisation, ranking
+from rmpipe import gauge, generalisation, ranking
 from rmpipe.artifact import Measurement, Policy, Preferences, Ranking, open_artifact
 from rmpipe.comparison import Number, claims, numbers, rows, samples
 from rmpipe.config import StudyError
@@ -434,3 +434,59 @@ def test_refusals_are_compared_prompt_by_prompt(tmp_path):
     a, b = refused("a", [1.0, 0.0, 0.0, 0.0]), refused("b", [1.0, None, 1.0, 0.0])
     assert samples(a)["refusal"].values[:, 0].tolist() == [0.5, 0.0]
     assert named(numbers(a, b), "refusal").difference.value == pytest.approx(0.5)
+
+
+def tried(home: Path, name: str, gains: dict[int, float], told: bool = True) -> Ranking:
+    """An answer to `vanish` about one arm, on a base for each seed."""
+    each = [{"seed": seed, "policy": "p", "base": f"b{seed}", "reward": "r", "arm": "few"} for seed in gains]
+    for seed in gains:
+        put(home, f"score/{name}{seed}", "Scores", metrics={"mean": 0.5})
+    inputs = {"after": [f"score/{name}{seed}" for seed in gains]}
+    folder = put(home, f"conclude/{name}", "Ranking", inputs=inputs, config={"about": {"trials": each}, "claims": []})
+    row = {"policy": "p", "reward": "r", "arm": "few", "rank": "1", "gain": t_interval(list(gains.values())).json()}
+    answer: dict[str, Any] = {"flow": "vanish", "rows": [row], "contrasts": []}
+    answer["runs"] = [one | {"gain": gains[one["seed"]], "kl": None} for one in each] if told else []
+    (folder / "answer.json").write_text(json.dumps(answer))
+    return Ranking(f"conclude/{name}", home)
+
+
+def test_answers_about_vanishing_gradients_are_compared_over_bases(tmp_path):
+    a, b = tried(tmp_path, "a", {1: 0.25, 2: 0.5}), tried(tmp_path, "b", {1: 0.5, 2: 1.0})
+    both, only_a, only_b = rows(a, b)
+    assert (both[0].names, only_a, only_b) == (("p", "r", "few"), [], [])
+    (number,) = both[0].numbers
+    assert (number.name, number.how) == ("gain", "paired over 2 bases")
+    assert number.difference == paired_t([0.5, 1.0], [0.25, 0.5])
+
+
+def test_gains_that_an_answer_does_not_tell_run_by_run_get_no_interval(tmp_path):
+    sides = [tried(tmp_path, name, {1: 0.25, 2: 0.5}, told=False) for name in "ab"]
+    (number,) = rows(*sides)[0][0].numbers
+    assert number.a == t_interval([0.25, 0.5])
+    assert "are not known of both" in number.how
+
+
+def gauged(home: Path, name: str, std: list[float]) -> Measurement:
+    """What a policy can learn at prompts of these stds, of the last of which no gradient was taken."""
+    table = pd.DataFrame({"prompt": [json.dumps(prompt) for prompt in PROMPTS[: len(std)]], "std": std, "mean": 0.5})
+    table = table.assign(flat=table["std"] < 0.1, squared=4 * table["std"] ** 2, bound=np.nan, tighter=np.nan)
+    table.loc[len(std) - 1, "squared"] = np.nan
+    told = {key: number.json() for key, number in gauge.numbers(table).items()}
+    folder = put(home, f"gauge/{name}", "Gauge", config={"low": 0.25})
+    (folder / "measurement.json").write_text(json.dumps(told))
+    table.to_parquet(folder / "prompts.parquet")
+    return Measurement(f"gauge/{name}", home)
+
+
+def test_what_can_be_learnt_is_compared_prompt_by_prompt(tmp_path):
+    std = list(np.linspace(0.0, 1.0, 20))
+    a, b = gauged(tmp_path, "a", std), gauged(tmp_path, "b", [min(1.0, one + 0.05) for one in std])
+    drawn = samples(a)
+    for name, sample in drawn.items():
+        assert float(sample.statistic(sample.values)) == pytest.approx(a.numbers()[name]["value"]), name
+    assert set(drawn) == {"flat", "zero", "mean", "std", "spearman", "pearson"}
+    assert len(drawn["spearman"].units) == len(drawn["std"].units) - 1
+    found = named(numbers(a, b), "std")
+    assert found.difference.value == pytest.approx(0.0475)
+    assert found.how == "paired over 20 prompts of one seed, whose own luck is not in the interval"
+    assert named(numbers(a, b), "norm_low").how == "no interval: it is not kept prompt by prompt"

@@ -161,3 +161,11 @@ def test_a_study_that_teaches_nobody_crowns_nobody_and_its_page_has_the_answer_a
     shown = dict(zip(told["columns"], told["data"][0], strict=True))
     assert list(shown)[:6] == ["rank", "reward_model", "policy", "set", "shift", "accuracy"]
     assert (shown["set"], shown["accuracy"], shown["accuracy.low"]) == ("para", 0.75, 0.5)
+
+
+def test_arms_of_another_question_crown_nobody_however_they_taught(hall: Hall):
+    row = {"policy": "weak", "reward": "rouge", "arm": "rft", "rank": "1", "addresses": {"align": ["align/0"]}}
+    told = {"flow": "vanish", "study": "pocket", "question": "Where?", "rows": [row], "sentences": []}
+    run = hall.answer(told)
+    assert run.info.status == "FINISHED"
+    assert hall.crowned() == {}

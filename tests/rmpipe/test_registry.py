@@ -17,6 +17,9 @@ from rmpipe.registry import Registry
     [
         ("measure", {"policy": "weak"}, {"variance": 1.0}, ["weak.variance"]),
         ("align", {"policy": "weak", "algorithm": "rloo"}, {"kl": 1.0}, ["weak.rloo.kl"]),
+        ("align", {"policy": "weak", "reward": "off", "arm": "rft", "algorithm": "rloo"}, {"kl": 1.0},
+         ["weak.rft.rloo.kl"]),
+        ("gauge", {"policy": "weak", "reward": "off"}, {"flat": 0.5}, ["weak.flat"]),
         (
             "evaluate",
             {"policy": "weak"},
@@ -24,7 +27,7 @@ from rmpipe.registry import Registry
             ["paraphrase.accuracy"],
         ),
     ],
-)
+)  # fmt: skip
 def test_numbers_are_named_after_what_they_depend_on(monkeypatch, tmp_path: Path, stage, labels, found, expected):
     logged: list[str] = []
     entities = SimpleNamespace(Metric=lambda name, *_, **__: name)
