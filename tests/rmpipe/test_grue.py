@@ -182,7 +182,7 @@ def test_each_asks_the_hub_for_its_parts(monkeypatch: pytest.MonkeyPatch):
         "li2017dailydialog/daily_dialog": ("default", "test"),
     }  # fmt: skip
     expected = [
-        (path, subset, {"split": split, "revision": None})
+        (path, subset, {"split": split, "revision": None, "cache_dir": None})
         for path, (subset, held) in whole.items() for split in ("train", held)
     ]  # fmt: skip
     for path, (subset, held) in files.items():
