@@ -369,19 +369,14 @@ def _claims(answer: dict[str, Any]) -> dict[str, Any] | None:
     items = answer["contrasts"]
     if not items:
         return None
-    judged = [_judged(item, answer) for item in items]
-    forests = []
-    for words, similar in (("rank correlation", True), ("difference, nats", False)):
-        mine = [(item, told["mark"]) for item, told in zip(items, judged, strict=True)
-                if ("similarity" in item) is similar]  # fmt: skip
-        known = [(item["name"], item["difference"]) for item, _ in mine if item["difference"]]
-        if svg := figure.forest(known, words):
-            forests.append((svg, remark.claims(known, [mark for _, mark in mine])))
-    return {"judged": judged, "forests": forests}
+    judged = [frame.judged(item, _judged_on(item, answer)) for item in items]
+    order = ("rank correlation", "difference, nats")
+    units = [order["similarity" not in item] for item in items]
+    return {"judged": judged, "forests": remark.forests(items, [told["mark"] for told in judged], units, order)}
 
 
-def _judged(item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    outcome, rest = item["sentence"].split(":", 1)
+def _judged_on(item: dict[str, Any], answer: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a claim was judged on, each with its entry."""
     policies = answer["policies"]
     where = policies[0] if item["policy"] == EVERY and len(policies) == 1 else item["policy"]
     keys = [(where, ALONE, "")]
@@ -389,11 +384,7 @@ def _judged(item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
         trainings = [item["training"]] if "training" in item else answer["trainings"]
         keys = [(where, training, item[side]) for training in trainings for side in ("higher", "lower")]
     known = {*_keys(answer["correlations"]), *_keys(answer["rows"])}
-    return {
-        "name": item["name"], "claim": item["claim"], "id": place("from", "claim", item["name"]), "outcome": outcome,
-        "mark": frame.OUTCOMES.get(outcome, "open"), "rest": rest,
-        "sides": [(_title(*key), place("from", *key)) for key in keys if key in known],
-    }  # fmt: skip
+    return [(_title(*key), place("from", *key)) for key in keys if key in known]
 
 
 # -- where from -------------------------------------------------------------------------------------------------------

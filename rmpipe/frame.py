@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmpipe import citation
 
@@ -15,6 +15,20 @@ OUTCOMES = {"Held": "held", "Reversed": "reversed"}
 """How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
 SHARED = ("frame.html", "diagnosed.html")
+
+
+def judged(item: dict[str, Any], sides: list[tuple[str, str]]) -> dict[str, Any]:
+    """A claim as the page tells it: its sentence parted into the outcome and the rest.
+
+    Args:
+        item: of an answer's contrasts.
+        sides: what it was judged on, each with its entry.
+    """
+    outcome, rest = item["sentence"].split(":", 1)
+    return {
+        "name": item["name"], "claim": item["claim"], "id": citation.place("from", "claim", item["name"]),
+        "outcome": outcome, "mark": OUTCOMES.get(outcome, "open"), "rest": rest, "sides": sides,
+    }  # fmt: skip
 
 
 @cache

@@ -295,18 +295,9 @@ def _claims(answer: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _judged(item: dict[str, Any], policies: list[str], kinds: set[str]) -> dict[str, Any]:
-    outcome, rest = item["sentence"].split(":", 1)
     where = policies[0] if item["policy"] == EVERY and len(policies) == 1 else item["policy"]
-    return {
-        "name": item["name"],
-        "claim": item["claim"],
-        "id": place("from", "claim", item["name"]),
-        "outcome": outcome,
-        "mark": frame.OUTCOMES.get(outcome, "open"),
-        "rest": rest,
-        "where": where,
-        "sides": [(name, place("from", where, name)) for name in item["sides"] if name in kinds],
-    }
+    sides = [(name, place("from", where, name)) for name in item["sides"] if name in kinds]
+    return frame.judged(item, sides) | {"where": where}
 
 
 def _foretold(separations: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,10 +5,12 @@ As in `caption`, plain numbers, each a citation; an interval that includes 0 is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from rmpipe import figure
 from rmpipe.citation import RANKING, interval, link, place, signed
 from rmpipe.generalisation import above_a_coin, below_a_coin, counted
 
@@ -188,6 +190,24 @@ def claims(known: list[tuple[str, dict[str, Any]]], marks: list[str]) -> Markup:
     ]
     verb = "interval excludes" if len(apart) == 1 else "intervals exclude"
     return told + Markup("{} {} 0: {}.").format(len(apart), verb, Markup(", ").join(named))
+
+
+def forests(items: list[dict[str, Any]], marks: list[str], units: list[str], order: Sequence[str]) -> list[Any]:
+    """A forest of judged claims for each unit that their numbers are in, with what is to be seen in it.
+
+    Args:
+        items: of an answer's contrasts.
+        marks: how each is marked.
+        units: the unit of each.
+        order: the units in the order of their forests.
+    """
+    found = []
+    for unit in order:
+        mine = [(item, mark) for item, mark, one in zip(items, marks, units, strict=True) if one == unit]
+        known = [(item["name"], item["difference"]) for item, _ in mine if item["difference"]]
+        if svg := figure.forest(known, unit):
+            found.append((svg, claims(known, [mark for _, mark in mine])))
+    return found
 
 
 def foretold(items: list[dict[str, Any]], target: str) -> Markup:

@@ -14,9 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from rmpipe.config import Config
-from rmpipe.gauge import low
+from rmpipe.gauge import low, moments
 from rmpipe.text import Text
-from rmpipe.variance import matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,11 +72,9 @@ def sifted(prompt_ids: Sequence[str], rewards: ArrayLike, config: Sifting) -> pd
 
     array = np.asarray(rewards, dtype=np.float64)
     sampled = ~np.isnan(array).all(axis=1)
-    known = matrix(array[sampled])
-    std = np.where(np.ptp(known, axis=1) == 0, 0.0, known.std(axis=1, ddof=1))  # exactly 0, whatever rounding says
-    white = std / known.std(ddof=1) if std.any() else std
-    nothing = (std == 0) | (white < config.threshold) if config.low is None else low(std, config.low)
-    columns = {"mean": known.mean(axis=1), "std": std, "white_std": white}
+    columns = moments(array[sampled], config.threshold)
+    flat = columns.pop("flat")
+    nothing = flat if config.low is None else low(columns["std"], config.low)
     fate = np.full(len(array), "keep", dtype=object)
     fate[sampled] = np.where(nothing, config.fate, "keep")
     whole = {name: np.full(len(array), np.nan) for name in columns}

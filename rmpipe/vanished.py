@@ -395,23 +395,10 @@ def _claims(answer: dict[str, Any]) -> dict[str, Any] | None:
     items = answer["contrasts"]
     if not items:
         return None
-    judged = [_judged(item, answer) for item in items]
+    judged = [frame.judged(item, _judged_on(item, answer)) for item in items]
     units = [UNITS.get(item.get("number", ""), "reward units") for item in items]
-    forests = []
-    for unit in dict.fromkeys(units):
-        mine = [(item, told["mark"]) for item, told, one in zip(items, judged, units, strict=True) if one == unit]
-        known = [(item["name"], item["difference"]) for item, _ in mine if item["difference"]]
-        if svg := figure.forest(known, unit):
-            forests.append((svg, remark.claims(known, [mark for _, mark in mine])))
-    return {"judged": judged, "forests": forests}
-
-
-def _judged(item: dict[str, Any], answer: dict[str, Any]) -> dict[str, Any]:
-    outcome, rest = item["sentence"].split(":", 1)
-    return {
-        "name": item["name"], "claim": item["claim"], "id": place("from", "claim", item["name"]), "outcome": outcome,
-        "mark": frame.OUTCOMES.get(outcome, "open"), "rest": rest, "sides": _judged_on(item, answer),
-    }  # fmt: skip
+    marks = [told["mark"] for told in judged]
+    return {"judged": judged, "forests": remark.forests(items, marks, units, list(dict.fromkeys(units)))}
 
 
 def _judged_on(item: dict[str, Any], answer: dict[str, Any]) -> list[tuple[str, str]]:

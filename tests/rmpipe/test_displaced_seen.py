@@ -10,7 +10,7 @@ import pytest
 
 from rmpipe import page
 from tests.rmpipe.test_displaced import told
-from tests.rmpipe.test_page_seen import CONTRAST, LOST, OVERLAPS, UNLINKED
+from tests.rmpipe.test_page_seen import CONTRAST, LOST, OUTSIDE, OVERLAPS, UNLINKED
 
 ADDRESS = "weigh/0123456789ab"
 
@@ -44,12 +44,7 @@ def test_on_a_telephone_names_stay_and_letters_and_targets_are_large_enough(look
 
 
 def test_no_letter_of_a_figure_lies_outside_of_it(look):
-    outside = """all => all.flatMap(svg => {
-      const box = svg.getBoundingClientRect()
-      return [...svg.querySelectorAll('text')].filter(one => {
-        const {left, right} = one.getBoundingClientRect(); return left < box.left - 1 || right > box.right + 1
-      }).map(one => one.textContent) })"""
-    assert look().locator("figure svg").evaluate_all(outside) == []
+    assert look().locator("figure svg").evaluate_all(OUTSIDE) == []
 
 
 def test_no_number_stands_without_a_link_and_no_link_without_a_place(look):

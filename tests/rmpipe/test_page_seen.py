@@ -44,6 +44,13 @@ OVERLAPS = """() => [...document.querySelectorAll('figure svg')].flatMap(svg => 
 })"""
 
 
+OUTSIDE = """all => all.flatMap(svg => {
+  const box = svg.getBoundingClientRect()
+  return [...svg.querySelectorAll('text')].filter(one => {
+    const {left, right} = one.getBoundingClientRect(); return left < box.left - 1 || right > box.right + 1
+  }).map(one => one.textContent) })"""
+
+
 LOST = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).map(one => one.outerHTML)"
 
 
