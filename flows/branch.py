@@ -6,23 +6,33 @@ What is asked for twice has one address, and is made once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-from rmpipe.artifact import Diagnosis, Preferences, Prompts, RewardModel, Weights
+from rmpipe.artifact import Audit, Diagnosis, Preferences, Prompts, RewardModel, Scores, Weights
+from rmpipe.demonstration import Demonstrations
 from rmpipe.diagnosed import key
-from rmpipe.reward import Trained
+from rmpipe.published import Pretrained
+from rmpipe.reward import Kind, Trained
 from rmpipe.source import fingerprint_path
 from rmpipe.study import Study, WorldBase
+from tasks.audit import audit
 from tasks.collect import collect
 from tasks.derive import derive
 from tasks.diagnose import diagnose
 from tasks.finetune import finetune
+from tasks.label import label
 from tasks.prepare import prepare
 from tasks.pretrain import fetch, pretrain
 from tasks.relabel import relabel
-from tasks.stage import labelled
+from tasks.stage import guarded, labelled
 from tasks.train import train
+
+if TYPE_CHECKING:
+    from rmpipe.generalising import Generalising
+    from rmpipe.teaching import Teaching
 
 
 def diagnoses(branches: Mapping[int, Branch], places: Iterable[tuple[int, str]]) -> dict[str, Diagnosis] | None:
@@ -38,6 +48,11 @@ def diagnoses(branches: Mapping[int, Branch], places: Iterable[tuple[int, str]])
         if branches[seed].study.diagnosing is not None
     }
     return found or None
+
+
+def sound(study: Teaching | Generalising, audits: Iterable[Audit]) -> AbstractContextManager[None]:
+    """Inside, nothing is made where one of these audits fails, unless the study allows it."""
+    return guarded(*(() if study.allow_unsound else audits))
 
 
 @dataclass(eq=False)
@@ -84,8 +99,15 @@ class Branch:
             return self.base(spec.base)
         with labelled(policy=name, seed=self.seed):
             shown, content = spec.demonstrations, fingerprint_path(spec.demonstrations)
-            pairs = self.pairs() if shown.data is None else prepare(shown.data, shown.data.content(), self.seed)
-            return finetune(spec.finetuning, shown, content, self.seed, self.base(spec.base), pairs)
+            return finetune(spec.finetuning, shown, content, self.seed, self.base(spec.base), self.shown(shown))
+
+    def shown(self, demonstrations: Demonstrations) -> Prompts:
+        """What demonstrations are taken from that are not made, nor read from a file: the study's pairs, or others."""
+        if demonstrations.labels is not None:
+            return label(demonstrations.labels, demonstrations.labels.content(), self.seed)
+        if demonstrations.data is not None:
+            return prepare(demonstrations.data, demonstrations.data.content(), self.seed)
+        return self.pairs()
 
     @cache  # noqa: B019
     def diagnosis(self, policy: str) -> Diagnosis:
@@ -112,7 +134,27 @@ class Branch:
                 own = self.collected(kind.on_policy_of) if kind.on_policy_of and kind.on_policy else None
                 return train(kind, self.policy(kind.base or str(base)), self.preferences(), own, self.seed)
             parts = [self.reward_model(part, base) for part in kind.components]
-            return derive(kind, parts, self.texts(), kind.content())
+            return derive(kind, parts, self.texts(), kind.content(), self.pooled(kind))
+
+    def pooled(self, kind: Kind) -> Scores | None:
+        """Rewards over a policy's samples, for a reward model that must know them; of questions that have samples."""
+        return None
+
+    @cache  # noqa: B019
+    def audit(self, name: str, base: str | None = None) -> Audit:
+        """Whether a reward model's scores can be trusted; somebody's model is also read as the first policy reads.
+
+        The ground truth is asked about the labels that the data came with: those of `preferences` are its own.
+
+        Args:
+            base: as of `reward_model`.
+        """
+        theirs = isinstance(self.study.reward_models[name], Pretrained)
+        reader = self.policy(next(iter(self.study.policies))) if theirs else None
+        reward_model, labels = self.reward_model(name, base), {"policy": base} if base else {}
+        with labelled(reward_model=name, **labels, seed=self.seed):
+            pairs = self.raw() if name == self.study.ground_truth else self.preferences()
+            return audit(self.study.auditing, reward_model, pairs, reader)
 
     @cache  # noqa: B019
     def collected(self, policy: str) -> Preferences:

@@ -173,7 +173,7 @@ class Conductor:
         if not self.manner.keep_going and self._failed():
             return []
         free = 2 * self.manner.jobs + 2 - len(self.futures)  # a few in the queue, so that no worker idles
-        ready = (s for s in waiting.values() if all(self._there(need.address) for need in s.call.needs))
+        ready = (step for step in waiting.values() if all(map(self._there, step.call.awaits)))
         return [step for step, _ in zip(ready, range(free), strict=False)]
 
     def _there(self, address: str) -> bool:
@@ -191,6 +191,8 @@ class Conductor:
         remade = any(self.outcomes[n.address].how == "made" for n in step.call.needs if n.address in self.outcomes)
         if step.status == "hit" and not remade and self.plan.store.status(step.address):  # it may have gone since
             return Outcome(step.address, "hit")  # its notes were said at the start
+        if objections := step.call.objections:
+            return Outcome(step.address, "failed", error="; ".join(objections), bad_input=True)
         try:
             return self.pool.submit(step.call, replace(self.errand, refresh=step.refresh)).result()
         except Exception as error:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from typing import Any
 
-from flows.branch import Branch, diagnoses
-from rmpipe.artifact import Measurement, Preferences, Report, RewardModel, Rollouts, Scores
+from flows.branch import Branch, diagnoses, sound
+from rmpipe.artifact import Audit, Measurement, Preferences, Report, RewardModel, Rollouts, Scores
 from rmpipe.generalising import Generalising, Trial
 from rmpipe.reward import Trained
 from tasks.evaluate import evaluate
@@ -36,16 +37,24 @@ def generalise(study: Generalising) -> Report:
         measured.append(branch.measurement(trial))
         written.append(branch.generated(trial))
     separations = [branches[seed].separation(policy) for seed in study.seeds for policy in study.policies]
-    about = {
+    about: dict[str, Any] = {
         "flow": study.flow, "study": study.name, "question": study.question, "ground_truth": study.ground_truth,
         "sets": {name: one.shift for name, one in study.sets().items()},
         "of_training": [name for name, one in study.sets().items() if one.split == "reward"],
         "places": [[seed, policy] for seed in study.seeds for policy in study.policies],
         "draws": study.evaluating.draws,
     }  # fmt: skip
+    about |= {"allow_unsound": True} if study.allow_unsound else {}
     claims = [claim.model_dump(exclude_none=True) for claim in study.claims]
     places = [(trial.seed, trial.policy) for trial in study.trials()]
-    return report(judge(trials, claims, about, measured, separations, written), diagnoses(branches, places))
+    audits: dict[str, list[Audit]] = {}
+    for trial in study.trials():
+        audits.setdefault(trial.reward_model, []).append(branches[trial.seed].examined(trial))
+    if study.ground_truth:
+        audits[study.ground_truth] = [branch.audit(study.ground_truth) for branch in branches.values()]
+    with sound(study, chain.from_iterable(audits.values())):
+        answer = judge(trials, claims, about, measured, separations, written, audits)
+    return report(answer, diagnoses(branches, places))
 
 
 @dataclass(eq=False)
@@ -77,8 +86,15 @@ class Examination(Branch):
 
     def taught(self, trial: Trial) -> RewardModel:
         """The reward model of a trial."""
-        made_here = self.study.made_here(trial.reward_model)
-        return self.reward_model(trial.reward_model, trial.policy if made_here else None)
+        return self.reward_model(trial.reward_model, self.start(trial))
+
+    def examined(self, trial: Trial) -> Audit:
+        """Whether its scores can be trusted."""
+        return self.audit(trial.reward_model, self.start(trial))
+
+    def start(self, trial: Trial) -> str | None:
+        """The policy that its reward model starts from, where it is made here."""
+        return trial.policy if self.study.made_here(trial.reward_model) else None
 
     def scores(self, trial: Trial, name: str) -> Scores:
         """A reward model's rewards over a set of pairs."""

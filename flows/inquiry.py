@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -92,6 +92,7 @@ def inquire(
     strict: bool = False,
     refresh: Iterable[str] = (),
     only: Iterable[str] = (),
+    also: Callable[[Study], Any] | None = None,
 ) -> Inquiry:
     """Read a study and ask its flow what it needs; nothing runs.
 
@@ -101,6 +102,7 @@ def inquire(
         strict: refuse hits whose code or inputs have changed.
         refresh: stages to make again.
         only: stages to stop after; all by default.
+        also: what else is asked for of the study, before its own question.
 
     Raises:
         StudyError: whatever is wrong with the study, or with a stage's name.
@@ -113,6 +115,8 @@ def inquire(
     _import_from(file.absolute().parent)
     study = Study.read(file, changes)
     with planning(Store(), strict=strict, refresh=refresh) as plan:
+        if also is not None:
+            also(study)
         report = _flow(study)(study)
     plan.check_names(refresh, "--refresh")
     if only:

@@ -2,16 +2,21 @@
 
 Every policy is sampled once; every reward model scores those samples; each cell of policy x reward model x seed is
 measured, then aligned with the same budget, on all prompts or on those that a sieve leaves; the ranking says what came
-of it.
+of it. Where a reward model fails its audit nobody is taught, unless the study allows it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
+from typing import Any
 
-from flows.branch import Branch, diagnoses
-from rmpipe.artifact import Measurement, Policy, Report, RewardModel, Rollouts, Scores, Sieve
+from flows.branch import Branch, diagnoses, sound
+from rmpipe.artifact import Audit, Measurement, Policy, Report, RewardModel, Rollouts, Scores, Sieve
+from rmpipe.mending import Sieved
+from rmpipe.reward import Kind
 from rmpipe.teaching import Teaching
 from tasks.align import align
 from tasks.measure import measure
@@ -25,20 +30,33 @@ from tasks.stage import labelled
 
 def teach(study: Teaching) -> Report:
     """Rank a study's reward models by what they teach each of its policies."""
-    cells, measurements, policies = [], [], []
+    cells: list[dict[str, Any]] = []
+    measurements: list[Measurement] = []
     branches = {seed: Lesson(study, seed) for seed in study.seeds}
     for branch in branches.values():
         for cell in study.cells():
             if cell.seed == branch.seed:
                 kind = study.reward_models[cell.reward_model]
-                about = {"kind": kind.kind, "trained": not kind.constructed}
-                cells.append({**vars(cell), **about})
+                cells.append({**vars(cell), "kind": kind.kind, "trained": not kind.constructed})
                 measurements.append(branch.measurement(cell.policy, cell.reward_model))
-                policies.append(branch.aligned(cell.policy, cell.reward_model, cell.algorithm))
     claims = [claim.model_dump(exclude_none=True) for claim in study.claims]
-    about = {"study": study.name, "question": study.question, "ground_truth": study.ground_truth}
+    about: dict[str, Any] = {"study": study.name, "question": study.question, "ground_truth": study.ground_truth}
+    about |= {"allow_unsound": True} if study.allow_unsound else {}
     places = [(cell.seed, cell.policy) for cell in study.cells()]
-    return report(rank(cells, claims, about, measurements, policies), diagnoses(branches, places))
+    audits = audited(study, branches.values())
+    with sound(study, chain.from_iterable(audits.values())):  # RLHF is not paid for before all are examined
+        policies = [
+            branches[cell["seed"]].aligned(cell["policy"], cell["reward_model"], cell["algorithm"]) for cell in cells
+        ]
+        answer = rank(cells, claims, about, measurements, policies, audits)
+    return report(answer, diagnoses(branches, places))
+
+
+def audited(study: Teaching, branches: Iterable[Lesson]) -> dict[str, list[Audit]]:
+    """The audits, one a seed, of the reward models that are ranked, and of the ground truth."""
+    ranked = dict.fromkeys(cell.reward_model for cell in study.cells())
+    judges = {study.ground_truth: None} if study.ground_truth else {}
+    return {name: [branch.audit(name) for branch in branches] for name in ranked | judges}
 
 
 @dataclass(eq=False)
@@ -58,6 +76,10 @@ class Lesson(Branch):
         """A reward model's rewards over a policy's samples."""
         with labelled(policy=policy, reward_model=name, seed=self.seed):
             return score(self.study.scoring, self.reward_model(name), self.rollouts(policy))
+
+    def pooled(self, kind: Kind) -> Scores | None:
+        """Rewards over a policy's samples, for a reward model that must know them."""
+        return self.scores(*kind.pool) if kind.pool else None
 
     @cache  # noqa: B019
     def truth(self) -> RewardModel | None:
@@ -79,17 +101,20 @@ class Lesson(Branch):
 
     @cache  # noqa: B019
     def sieve(self, policy: str, name: str) -> Sieve | None:
-        """The prompts at which a reward model teaches a policy nothing; None where the study does not sift."""
-        if self.study.sifting is None:
+        """The prompts at which a reward model teaches a policy nothing; None where nobody asks to sift."""
+        kind = self.study.reward_models[name]
+        sifting = kind.sifting if isinstance(kind, Sieved) else self.study.sifting
+        if sifting is None:
             return None
         with labelled(policy=policy, reward_model=name, seed=self.seed):
-            return sift(self.study.sifting, self.rollouts(policy), self.scores(policy, name))
+            return sift(sifting, self.rollouts(policy), self.scores(policy, name))
 
     def aligned(self, policy: str, name: str, algorithm: str) -> Policy:
         """The policy after RLHF on a reward model."""
         study = self.study
         scores, true_scores, sieve = self.scores(policy, name), self.true_scores(policy), self.sieve(policy, name)
-        with labelled(policy=policy, reward_model=name, algorithm=algorithm, seed=self.seed):
+        names = {"policy": policy, "reward_model": name, "algorithm": algorithm}
+        with labelled(**names, seed=self.seed):
             return align(
                 study.algorithms[algorithm], study.evaluation, study.sampling, self.policy(policy),
                 self.reward_model(name), scores, self.truth(), true_scores, self.raw(), self.seed, sieve,

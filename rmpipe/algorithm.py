@@ -8,6 +8,7 @@ from the last whole one and ends in the same weights.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, TypeVar
 
 from pydantic import Field, model_validator
 
+from rmpipe.adapter import Lora, adapted, merged
 from rmpipe.config import Config, Neutral, Runtime, StudyError
 from rmpipe.pair import SIDES
 from rmpipe.text import encode, padding_id, parted
@@ -64,8 +66,26 @@ class Training(Config):
 
     steps: int = Field(ge=1)
     optimiser: Optimiser
+    precision: Annotated[Literal["float32", "mixed", "bfloat16"], Neutral("float32")] = "float32"
+    """`mixed`: weights in float32, and most of what is computed with them in bfloat16; `bfloat16`: the weights too."""
+    adapter: Annotated[Lora | None, Neutral(None)] = None
+    """Train an adapter rather than the weights: `adapter = {}`. What is saved is the model with it."""
     checkpoint_seconds: Annotated[float, Runtime] = Field(60.0, ge=0)
     """How much work a kill may cost."""
+    micro_batch: Annotated[int | None, Runtime] = Field(None, ge=1)
+    """Rows, pairs, or of RLHF responses, that a process takes at a time, a divisor of its share of a step; None for all
+    of them. Of reward models and of DPO, where a pass over the pairs ends in a shorter step, its parts count alike."""
+    processes: Annotated[int, Neutral(1)] = Field(1, ge=1)
+    """Processes that share a step, a device each. Their number decides a little of what comes out: of RLHF, where each
+    draws responses by random numbers of its own, and where a pass over the rows ends in a shorter step, which several
+    fill up with the first rows of the pass."""
+    checkpointing: Annotated[bool, Runtime] = False
+    """Compute the activations again on the way back rather than keep them: less memory, about a third slower."""
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """What the weights are in, while they are trained and as they are saved."""
+        return "bfloat16" if self.precision == "bfloat16" else "float32"
 
 
 class Batched(Training):
@@ -74,14 +94,10 @@ class Batched(Training):
     batch_size: int = Field(32, ge=1)
     """Rows, or pairs, a step."""
     max_length: int | None = Field(None, ge=1)
-    micro_batch: Annotated[int | None, Runtime] = Field(None, ge=1)
-    """Rows, or pairs, at a time, of which `batch_size` is a multiple; None for all of them."""
 
     @model_validator(mode="after")
     def _in_whole_parts(self) -> Batched:
-        if self.micro_batch and self.batch_size % min(self.micro_batch, self.batch_size):
-            told = f"micro_batch = {self.micro_batch} does not divide batch_size = {self.batch_size}"
-            raise ValueError(f"{told}; take a divisor")
+        check_parts(self.batch_size, "batch_size", self.micro_batch, self.processes)
         return self
 
 
@@ -100,9 +116,29 @@ class PairTraining(Batched):
     """Keep the hidden representations as they are: the head alone is trained, or of a language model the unembedding.
     It is the setting of 2507.07981's Theorem 2."""
 
+    @model_validator(mode="after")
+    def _fixes_what_it_trains(self) -> PairTraining:
+        if self.fixed and self.adapter is not None:
+            raise ValueError("fixed with an adapter, which moves the hidden representations; leave one of them out")
+        return self
+
     def kept(self) -> list[int]:
         """The steps before the last at which the weights are kept."""
         return sorted({round(self.steps * index / self.looks) for index in range(1, self.looks)} - {0, self.steps})
+
+
+def check_parts(batch: int, called: str, micro: int | None, processes: int) -> None:
+    """Refuse a step that processes, or the parts that they take at a time, do not divide.
+
+    Raises:
+        ValueError: names the field, and the remedy.
+    """
+    share = batch // processes
+    if batch % processes:
+        raise ValueError(f"processes = {processes} does not divide {called} = {batch}; take a divisor")
+    if share % min(micro or share, share):
+        among = f" over processes = {processes}" if processes > 1 else ""
+        raise ValueError(f"micro_batch = {micro} does not divide {called} = {batch}{among}; take a divisor")
 
 
 # -- the trainings -----------------------------------------------------------------------------------------------
@@ -122,10 +158,11 @@ def finetune(
     Raises:
         StudyError: every row is longer than `max_length`.
     """
+    import torch
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
-    model, tokenizer = load(base) if isinstance(base, Path) else base
+    model, tokenizer = load(base, dtype=config.dtype) if isinstance(base, Path) else base
     examples = [row for row in (_example(tokenizer, row) for row in rows) if _fits(row["input_ids"], config.max_length)]
     if not examples:
         raise StudyError(f"finetuning.max_length: no row has as few as {config.max_length} tokens; raise it")
@@ -134,7 +171,11 @@ def finetune(
         SFTConfig, config, seed, log, batch=config.batch_size, micro=config.micro_batch, **more
     )
     trainer = SFTTrainer(
-        model, args=arguments, train_dataset=Dataset.from_list(examples), processing_class=padded(tokenizer)
+        model.to(getattr(torch, config.dtype)),
+        args=arguments,
+        train_dataset=Dataset.from_list(examples),
+        processing_class=padded(tokenizer),
+        **adapted(config.adapter, "CAUSAL_LM"),
     )
     run(trainer, config, log, out, tokenizer)
 
@@ -193,12 +234,11 @@ def _fits(ids: list[int], limit: int | None) -> bool:
     return limit is None or len(ids) <= limit
 
 
-def load(folder: Path, *, model: bool = True) -> tuple[Any, Any]:
+def load(folder: Path, *, model: bool = True, dtype: str = "float32") -> tuple[Any, Any]:
     """A causal language model to train, or None if it is not asked for, and its tokenizer."""
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True) if model else None
+    loaded = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True) if model else None
     return loaded, AutoTokenizer.from_pretrained(folder)
 
 
@@ -215,24 +255,35 @@ def padded(tokenizer: Any, side: str = "right") -> Any:
 def trainer_arguments(
     kind: type, config: Training, seed: int, log: Log, *, batch: int, micro: int | None = None, **more: Any
 ) -> Any:
-    """Trainer arguments with everything said that has a default we do not want (bf16 and checkpointing on, for two)."""
+    """Trainer arguments with everything said that has a default we do not want (bf16 and checkpointing on, for two).
+
+    Args:
+        batch: how many of its rows a trainer's step has, of all processes together.
+        micro: how many of them a process takes at a time.
+    """
     import torch
 
-    micro = min(micro or batch, batch)
-    if batch % micro:
-        raise StudyError(f"micro_batch: {micro} does not divide the batch of {batch}; take a divisor")
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    share = batch // world
+    micro = min(micro or share, share)
+    if batch % world or share % micro:
+        told = f"processes = {world} with micro_batch = {micro} do not divide the batch of {batch}"
+        raise StudyError(f"{told}; take divisors")
     cuda, optimiser = torch.cuda.is_available(), config.optimiser
-    return kind(
+    arguments = kind(
         output_dir=str(log.scratch / "trainer"), max_steps=config.steps, seed=seed, data_seed=seed,
-        per_device_train_batch_size=micro, gradient_accumulation_steps=batch // micro,
+        per_device_train_batch_size=micro, gradient_accumulation_steps=share // micro,
         learning_rate=optimiser.learning_rate, lr_scheduler_type=optimiser.scheduler,
         warmup_steps=optimiser.warmup_steps, weight_decay=optimiser.weight_decay,
         optim=OPTIMISERS[optimiser.name], max_grad_norm=optimiser.clip,
-        bf16=False, use_cpu=not cuda, gradient_checkpointing=False,
+        bf16=config.precision == "mixed", use_cpu=not cuda, activation_checkpointing=config.checkpointing,
         save_strategy="no", save_only_model=False, save_total_limit=2,
         logging_steps=max(1, config.steps // 20), report_to="none", disable_tqdm=True, dataloader_pin_memory=cuda,
         **more,
     )  # fmt: skip
+    if arguments.n_gpu > 1:  # else a trainer splits each batch over all that it sees, and makes it as many times larger
+        arguments._n_gpu = 1
+    return arguments
 
 
 def run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> None:
@@ -261,7 +312,7 @@ def run(trainer: Any, config: Training, log: Log, out: Path, tokenizer: Any) -> 
         raise RuntimeError(f"the trainer ended after {trainer.state.global_step} of {config.steps} steps")
     if not all(weight.isfinite().all() for weight in trainer.model.parameters()):
         raise StudyError("its weights are no longer finite; lower the training's optimiser.learning_rate")
-    _save(trainer.model, tokenizer, out)
+    _save(merged(trainer.model), tokenizer, out)
     if looks.exists():
         shutil.copytree(looks, out.parent / LOOKS)
 
@@ -298,6 +349,7 @@ def _last_whole(folder: Path) -> str | None:
 
 def _telling(config: Training, log: Log) -> Any:
     """Progress, curves, and a checkpoint whenever as much work is at stake as a kill may cost."""
+    from accelerate.utils import broadcast_object_list
     from transformers import TrainerCallback
 
     class Telling(TrainerCallback):
@@ -305,7 +357,9 @@ def _telling(config: Training, log: Log) -> Any:
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             log.progress(state.global_step, state.max_steps)
-            if time.monotonic() - self.saved >= config.checkpoint_seconds and state.global_step < state.max_steps:
+            due = time.monotonic() - self.saved >= config.checkpoint_seconds
+            due = broadcast_object_list([due])[0]  # the first process's clock: all save at a step, or none does
+            if due and state.global_step < state.max_steps:
                 control.should_save, self.saved = True, time.monotonic()
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -321,7 +375,7 @@ def _keeping(folder: Path, name: str, steps: list[int], tokenizer: Any) -> Any:
 
     class Keeping(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-            if state.global_step in steps:
-                _save(model, tokenizer, folder / f"{state.global_step:06d}" / name)
+            if state.global_step in steps and state.is_world_process_zero:
+                _save(merged(model, copied=True), tokenizer, folder / f"{state.global_step:06d}" / name)
 
     return Keeping()

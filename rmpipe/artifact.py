@@ -194,12 +194,29 @@ class Rollouts(Artifact):
         prompts = [prompt for prompt, texts in zip(asked, table["responses"], strict=True) for _ in texts]
         return prompts, [text for texts in table["responses"] for text in texts]
 
+    @property
+    def unit(self) -> str:
+        """What `lengths` counts: tokens, or characters where whoever drew the responses did not count these."""
+        import pyarrow.parquet as pq
+
+        return "tokens" if "tokens" in pq.read_schema(self.path / self.main).names else "characters"
+
+    def lengths(self) -> np.ndarray:
+        """The length of each response, (prompts, K), in `unit`."""
+        import numpy as np
+
+        table = self.table()
+        if "tokens" in table:
+            return np.stack(table["tokens"].to_list())
+        return np.array([[len(text) for text in texts] for texts in table["responses"]])
+
     def preview(self) -> pd.DataFrame | None:
-        """The first 4 responses to each of the first 50 prompts, one a row, with their lengths in tokens."""
-        table = _head(self.path / self.main, 50, ["prompt", "responses", "tokens"])
-        for name in ("responses", "tokens"):
+        """The first 4 responses to each of the first 50 prompts, one a row, with their lengths in tokens if counted."""
+        several = ["responses", "tokens"][: 2 if self.unit == "tokens" else 1]
+        table = _head(self.path / self.main, 50, ["prompt", *several])
+        for name in several:
             table[name] = [list(values[:4]) for values in table[name]]
-        table = table.explode(["responses", "tokens"], ignore_index=True)
+        table = table.explode(several, ignore_index=True)
         return _texts(table.rename(columns={"responses": "response"}))
 
 
@@ -246,6 +263,15 @@ class Weights(Artifact):
         """The folder that `from_pretrained` loads."""
         reference = self.path / "reference.json"
         return self._moved(self.json("reference.json")["path"]) if reference.exists() else self.path / "model"
+
+    @property
+    def dtype(self) -> str:
+        """What its model computes in: what it was saved in, or of a reference what the study says; else float32."""
+        from rmpipe.policy import dtype_of
+
+        if (self.path / "reference.json").exists():
+            return str(self.json("reference.json").get("dtype", "float32"))
+        return dtype_of(self.path / "model")
 
 
 class Policy(Weights):
@@ -306,6 +332,41 @@ class Measurement(Artifact):
     def numbers(self) -> dict[str, dict[str, float] | None]:
         """Each number as {"value", "low", "high"}, or None where it cannot be known."""
         return self.json("measurement.json")
+
+    def preview(self) -> pd.DataFrame | None:
+        """At most 500 prompts, the flattest first, where it is of rewards over rollouts that are here."""
+        from rmpipe.curriculum import shown
+
+        given = self.record["inputs"] if self.built else {}
+        if not {"rollouts", "scores"} <= given.keys():
+            return None
+        rollouts, scores = Rollouts(given["rollouts"], self.home), Scores(given["scores"], self.home)
+        if not (rollouts.built and scores.built):
+            return None
+        return _texts(shown(rollouts, scores, self.record["config"]["threshold"], 500))
+
+
+class Audit(Artifact):
+    """What a reward model was examined for: a row a check, worst first; verdict and what failed in `audit.json`."""
+
+    main = "audit.parquet"
+
+    @property
+    def failed(self) -> list[str]:
+        """The checks that failed."""
+        return list(self.json("audit.json")["failed"])
+
+    def objection(self) -> str | None:
+        """Why nothing should be ranked by its reward model, with the remedies; None where nothing failed."""
+        if (told := self.json("audit.json")["objection"]) is None:
+            return None
+        name = self.record["labels"].get("reward_model") if self.built else self.address
+        remedy = f"reward_models.{name} = false leaves it out, --allow-unsound ranks it all the same"
+        return f"{name} fails its audit ({', '.join(self.failed)}): {told}; rmpipe audit tells all; {remedy}"
+
+    def preview(self) -> pd.DataFrame | None:
+        """Every check."""
+        return self.table()
 
 
 class Diagnosis(Measurement):
@@ -380,7 +441,7 @@ def _texts(table: pd.DataFrame) -> pd.DataFrame:
     """A table whose prompts are text, whichever form they have, and in which no text is longer than a screen."""
     from rmpipe.text import readable
 
-    for name in {"prompt", "chosen", "rejected", "response"} & set(table):
+    for name in {"prompt", "chosen", "rejected", "response", "other"} & set(table):
         table[name] = [readable(text)[:2000] for text in table[name]]
     return table
 

@@ -57,6 +57,24 @@ def curve(rows: list[dict[str, Any]], curves: list[dict[str, Any]], x: str, y: s
     return told + (ends if last is not first else "") + "."
 
 
+def parted(told: list[dict[str, Any]]) -> Markup:
+    """Who turns, at which KL and for what loss, the greatest named; else that none does.
+
+    Args:
+        told: rows of `rmpipe.overoptimisation.answer`.
+    """
+    turned = [row for row in told if row["outcome"] == "turns"]
+    if not turned:
+        return Markup("No ground truth is seen to turn.")
+    worst = max(turned, key=lambda row: row["fall"]["value"])
+    target = entry(worst, "truth_gain")
+    words = "{} of {} {}. <b>{}</b> loses most, {} sd after a KL of {}; its own reward {} {} meanwhile."
+    more = worst["meanwhile"]["value"]
+    lost, kl, own = (link(value, target) for value in (worst["fall"]["value"], worst["peak"]["kl"], abs(more)))
+    way, verb = "gains" if more > 0 else "loses", "turns" if len(turned) == 1 else "turn"
+    return Markup(words).format(len(turned), len(told), verb, worst["reward_model"], lost, kl, way, own)
+
+
 def spread(prompts: dict[str, list[float]], rows: list[dict[str, Any]]) -> Markup:
     """Whose middle prompt varies least, and whose most."""
     medians = {name: float(np.median(values)) for name, values in prompts.items()}

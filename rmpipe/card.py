@@ -16,7 +16,7 @@ from typing import Any
 
 from rmpipe.answer import Form
 from rmpipe.artifact import Artifact
-from rmpipe.config import StudyError
+from rmpipe.config import StudyError, flatten
 from rmpipe.journal import Execution
 
 NOTE = "mlflow.note.content"
@@ -30,6 +30,7 @@ STUDY = "Each run is a study that was asked for: open it for the answer, the rep
 VIEWS = {
     "align": ("metrics.`truth_gain`", "metrics.`proxy_gain`", "metrics.`kl`"),
     "measure": ("metrics.`variance`", "metrics.`accuracy_on`", "metrics.`accuracy_off`", "metrics.`flat_share`"),
+    "audit": ("metrics.`fails`", "metrics.`drifts`", "metrics.`accuracy`", "metrics.`length`"),
     "evaluate": ("metrics.`test.accuracy`", "metrics.`test.margin`", "metrics.`test.loss`"),
     "diagnose": ("metrics.`ches.q50`", "metrics.`ches.q95`", "metrics.`ches.length`"),
     "single": ("metrics.`chosen`", "metrics.`rejected`", "metrics.`displaced`", "metrics.`decrease`"),
@@ -218,8 +219,7 @@ def made_from(
 def _inputs(inputs: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """(argument, address) of all that a record names."""
     for name, value in inputs.items():
-        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
-        yield from ((name, address) for address in values if address)
+        yield from ((name, address) for address in flatten(value).values() if isinstance(address, str))
 
 
 def scored(card: str, metrics: list[tuple[str, float, str]]) -> str:
@@ -267,11 +267,11 @@ def of_study(answer: dict[str, Any], page: str, figures: list[str]) -> str:
     from rmpipe.page import RELATED
 
     files = {"the report": "report.html", "the runs behind every number": "ranking.md", "every stage": "stages.md"}
-    files |= {"its figures": figures[0]} if figures else {}
+    planes = [name for name in figures if name.endswith("/accuracy-against-variance.svg")]
+    files |= {"its figures": (planes or figures)[0]} if figures else {}
     open_ = ", ".join(f"[{text}]({page}/artifacts/{name})" for text, name in files.items())
     text = "\n\n".join([answer["question"], f"Open {open_}."])
     leads = [sentence for sentence in answer["sentences"] if RELATED not in sentence]
-    planes = [name for name in figures if name.endswith("/accuracy-against-variance.svg")]
     shown = [f"![{name}](get-artifact?path={name}&run_uuid={page.rsplit('/', 1)[1]})" for name in planes]
     for part in (*leads, *_rankings(answer), *shown):
         text = f"{text}\n\n{part}" if len(text) + len(part) + 2 <= LONGEST else text

@@ -21,7 +21,7 @@ class Claim(Config):
     policy: str | None = None
     algorithm: str | None = None
     gain: Literal["truth", "proxy"] = "truth"
-    assuming: tuple[Literal["less accurate", "more variance"], ...] = ()
+    assuming: tuple[Literal["less accurate", "no less accurate", "more variance"], ...] = ()
     """What must be so of `higher` beside `lower`, by the measured means, for the claim to be tested at all."""
     higher: str | None = None
     lower: str | None = None

@@ -188,7 +188,8 @@ def _by_pair(scores: Any) -> dict[str, Sample]:
 
 
 def _measured(measurement: Measurement) -> dict[str, Sample]:
-    return _by_prompt(measurement) | _by_pair(measurement.inputs["pair_scores"])
+    found, pairs = _by_prompt(measurement), measurement.inputs["pair_scores"]
+    return found | _by_pair(pairs) if pairs else found
 
 
 @lru_cache(maxsize=64)

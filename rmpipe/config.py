@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import inspect
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -98,6 +99,18 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any, length: int = 12) -> str:
     """The first `length` hexadecimal digits of SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def inside(value: Any, where: str = "") -> Iterator[tuple[str, Config]]:
+    """A configuration and all that are in it, each with its dotted place."""
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Config):
+        yield where, value
+        items = ((name, getattr(value, name)) for name in type(value).model_fields)
+    elif isinstance(value, dict | tuple):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+    for name, part in items:
+        yield from inside(part, _path(where, str(name)))
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:

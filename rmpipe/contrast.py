@@ -17,8 +17,12 @@ if TYPE_CHECKING:
 
 GAINS = {"truth": "truth_gain", "proxy": "proxy_gain"}
 WORDS = {"truth": "ground-truth gain", "proxy": "proxy gain"}
-PREMISES = {"less accurate": ("accuracy_on", -1), "more variance": ("variance", 1)}
-"""What a claim may assume of the first side beside the second: a measured number, and which way it must differ."""
+PREMISES = {
+    "less accurate": ("accuracy_on", -1, 0.0), "more variance": ("variance", 1, 0.0),
+    "no less accurate": ("accuracy_on", 1, 0.005),
+}  # fmt: skip
+"""What a claim may assume of the first side beside the second: a measured number, which way it must differ, and how far
+it may fall short, as rewards that are rounded anew tie here and there."""
 CHANCE = 0.05
 """A ladder holds only when its order is at most this likely by chance."""
 
@@ -138,12 +142,12 @@ def _pair(
 
 def _premise(rows: list[dict[str, Any]], sides: list[dict[str, Any]], name: str) -> tuple[str, bool]:
     """What was measured of both sides, in words, and whether it is as the claim assumes."""
-    number, way = PREMISES[name]
+    number, way, short = PREMISES[name]
     found = [next((row[number] for row in rows if side.items() <= row.items()), None) for side in sides]
     if None in found:
         return f"{number} is not known", False
     first, second = (item["value"] for item in found if item)
-    return f"{number.removesuffix('_on')} {first:.2f} against {second:.2f}", way * (first - second) > 0
+    return f"{number.removesuffix('_on')} {first:.2f} against {second:.2f}", way * (first - second) > -short
 
 
 def _side(claim: dict[str, Any], side: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Dataset(
     Origin,
     key="source",
     group="rmpipe.sources",
-    ours=("rmpipe.collection", "rmpipe.hamiltonian", "rmpipe.persona"),
+    ours=("rmpipe.collection", "rmpipe.alpaca", "rmpipe.hamiltonian", "rmpipe.persona"),
 ):
     """Where preference pairs come from, and what is kept of them."""
 

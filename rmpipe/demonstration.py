@@ -9,6 +9,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 
 from rmpipe.config import Config, Neutral, Runtime, nested
 from rmpipe.dataset import Dataset
+from rmpipe.labels import Labels
 from rmpipe.pair import demonstration_of
 from rmpipe.source import check_there
 from rmpipe.table import Row, checked, read
@@ -20,14 +21,17 @@ if TYPE_CHECKING:
 class Demonstrations(Config):
     """What a policy is finetuned on."""
 
-    source: Literal["world", "chosen", "local"] = "chosen"
+    source: Literal["world", "chosen", "local", "labels"] = "chosen"
     """`world`: the embedded world's; `chosen`: the preferred responses of the reward split; `local`: a file or folder
-    of any form that preferences may have, with prompt and completion."""
+    of any form that preferences may have, with prompt and completion; `labels`: labelled inputs, each with its first
+    reference."""
     quality: Literal["weak", "strong"] | None = None
     """Of the embedded world's; None is `strong`."""
     path: Annotated[str | None, Runtime] = None
     data: Annotated[SerializeAsAny[Dataset] | None, nested(Dataset), Neutral(None)] = None
     """Another data set, of which the preferred responses are taken; None for the study's own."""
+    labels: Annotated[SerializeAsAny[Labels] | None, nested(Labels), Neutral(None)] = None
+    """The labelled inputs, for `source = "labels"`."""
     count: int | None = Field(None, ge=1)
     """How many, drawn by the seed; None for all, and for 2,000 of the embedded world's."""
 
@@ -41,6 +45,8 @@ class Demonstrations(Config):
             raise ValueError(f'quality is for source = "world", not for {self.source!r}; leave one of them out')
         if self.source != "chosen" and self.data is not None:
             raise ValueError(f'data is for source = "chosen", not for {self.source!r}; leave one of them out')
+        if (self.source == "labels") != (self.labels is not None):
+            raise ValueError('source = "labels" needs labels, and labels that source; say both or neither')
         return self
 
     def check(self) -> None:
@@ -56,13 +62,19 @@ class Demonstrations(Config):
 
             check_there(self.data, "data")
             check(self.data)
+        if self.labels is not None:
+            from rmpipe import labels
+
+            check_there(self.labels, "labels")
+            labels.check(self.labels)
 
     def rows(self, seed: int, pairs: pd.DataFrame) -> list[Row]:
         """Prompts and completions, in a seeded order.
 
         Args:
             seed: of the draw.
-            pairs: those of the reward split, of `data` where it is said, in an order of that seed.
+            pairs: those of the reward split, of `data` where it is said, in an order of that seed; of `labels` the
+                inputs that are not held out.
         """
         from rmpipe import world
         from rmpipe.accuracy import subsample
@@ -73,6 +85,9 @@ class Demonstrations(Config):
         if self.source == "chosen":
             rows = records(pairs[: self.count], ("prompt", "chosen"))
             return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows]
+        if self.source == "labels":
+            rows = records(pairs[: self.count], ("prompt", "references"))
+            return [{"prompt": row["prompt"], "completion": row["references"][0]} for row in rows]
         rows = self._read()
         return [rows[index] for index in subsample(len(rows), self.count, seed)]
 

@@ -22,6 +22,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from rmpipe import policy
+from rmpipe.adapter import adapted
 from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
 from rmpipe.config import Config
 from rmpipe.pair import SIDES
@@ -92,10 +93,10 @@ def train(
     from trl import DPOConfig
 
     training = config.training
-    model, tokenizer = load(base)
+    model, tokenizer = load(base, dtype=training.dtype)
     examples = paired_ids(tokenizer, rows, training.max_length, held(model.config, tokenizer))
     columns: dict[str, Any] = {name: [row[name] for row in examples] for name in examples[0]}
-    columns |= _references(base if reference else None, examples, log)
+    columns |= _references(base if reference else None, examples, training, log)
     more: dict[str, Any] = {"beta": config.beta, "max_length": None, "precompute_ref_log_probs": True}
     trainer = _trainer()(
         model,
@@ -104,26 +105,35 @@ def train(
         ),
         train_dataset=Dataset.from_dict(columns),
         processing_class=padded(tokenizer),
+        **adapted(training.adapter, "CAUSAL_LM"),
     )
     trainer.objective = config
     run(trainer, training, log, out, tokenizer)
     return len(examples)
 
 
-def _references(base: Path | None, rows: list[dict[str, list[int]]], log: Log) -> dict[str, list[float]]:
+def _references(
+    base: Path | None, rows: list[dict[str, list[int]]], training: PairTraining, log: Log
+) -> dict[str, list[float]]:
     """log pi_ref of both sides of each pair, nats, by the names that TRL has for them; 0 without a reference.
 
-    Some pairs at a time; those that a killed run had done are read back.
+    Computed as they are in training, so that margins begin at 0. Some pairs at a time; those that a killed run had done
+    are read back.
     """
+    import torch
+
     if base is None:
         return {f"ref_{side}_logps": [0.0] * len(rows) for side in SIDES}
     found: dict[str, list[float]] = {f"ref_{side}_logps": [] for side in SIDES}
-    read = cache(lambda: policy.load(base))  # not where all was read back
+    read = cache(lambda: policy.load(base, dtype=training.dtype))  # not where all was read back
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    autocast = torch.autocast(device, torch.bfloat16, enabled=training.precision == "mixed")
     for start in range(0, len(rows), CHUNK):
         part, file = rows[start : start + CHUNK], log.scratch / f"reference-{start:09d}.json"
         if not file.exists():
             asked = {side: [(row["prompt_ids"], row[f"{side}_ids"]) for row in part] for side in SIDES}
-            told = {f"ref_{side}_logps": policy.likelihoods(read(), each).tolist() for side, each in asked.items()}
+            with autocast:
+                told = {f"ref_{side}_logps": policy.likelihoods(read(), each).tolist() for side, each in asked.items()}
             write_whole(file, json.dumps(told))
         for name, values in json.loads(file.read_text()).items():
             found[name] += values

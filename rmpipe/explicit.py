@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from rmpipe.adapter import adapted
 from rmpipe.algorithm import Log, PairTraining, load, padded, paired_ids, run, trainer_arguments
 from rmpipe.config import Neutral, StudyError
 from rmpipe.reward import Scorer, Trained
@@ -49,11 +50,13 @@ class Explicit(Trained):
         batch_tokens: int = 8192,
     ) -> Scorer:  # fmt: skip
         """Scores with the weights in the folder's `model/`."""
+        from rmpipe.policy import dtype_of
         from rmpipe.scoring import SequenceScorer
 
         if folder is None:
             raise StudyError("an explicit reward model is scored from the folder it was trained into; give that folder")
-        return SequenceScorer(folder / "model", truncate=self.truncate, read=self.read, batch_tokens=batch_tokens)
+        told: dict[str, Any] = {"truncate": self.truncate, "read": self.read, "batch_tokens": batch_tokens}
+        return SequenceScorer(folder / "model", dtype=dtype_of(folder / "model"), **told)
 
 
 def train_reward_model(
@@ -76,7 +79,7 @@ def train_reward_model(
     _, tokenizer = load(base, model=False)
     torch.manual_seed(seed)
     model = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, use_safetensors=True
+        base, num_labels=1, dtype=config.dtype, use_safetensors=True
     )
     model.config.pad_token_id = padding_id(tokenizer)
     if config.head == "zero":
@@ -98,6 +101,7 @@ def train_reward_model(
         train_dataset=Dataset.from_list(examples),
         processing_class=padded(tokenizer),
         data_collator=collator,
+        **adapted(config.adapter, "SEQ_CLS"),
     )
     run(trainer, config, log, out, tokenizer)
 

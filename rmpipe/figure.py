@@ -96,9 +96,7 @@ def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[s
     axes.axhline(0, color=INK, linewidth=0.5)
     across_words = "training steps"
     if x == "kl":  # a policy that runs away would press all others against the edge
-        across_words = "KL from the initial policy, nats a response"
-        axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
-        axes.set_xlim(left=0)
+        across_words = _by_distance(axes)
     else:
         axes.locator_params(axis="x", integer=True)
     up_words = "ground-truth gain" if y == "truth" else "proxy gain"
@@ -108,11 +106,74 @@ def curve(curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[s
     return _svg(figure, f"{up_words} against {across_words}, one line a reward model; at the end: {told}")
 
 
+def _by_distance(axes: Axes) -> str:
+    """Lets KL run across by its root, the distance that gains go with; gives its words."""
+    words = "KL from the initial policy, nats a response"
+    axes.set_xscale("function", functions=(lambda kl: np.sqrt(np.maximum(kl, 0)), np.square))
+    axes.locator_params(axis="x", nbins=5)  # they crowd at the right
+    axes.set_xlim(left=0)
+    axes.set_xlabel(words)
+    return words
+
+
 def stacked(curves: Sequence[dict[str, Any]], x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
     """The curves of one reward model as `curve` draws them, each from 0 up: (seeds, evaluations) of both."""
     shortest = min(len(item[x]) for item in curves)
     across, up = (np.array([item[name][:shortest] for item in curves], dtype=float) for name in (x, y))
     return across, up - up[:, :1]
+
+
+def parted(
+    curves: Sequence[dict[str, Any]], told: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[str, bool],
+    where: str,
+) -> str:  # fmt: skip
+    """Ground truth and proxy over KL, means over seeds: where they part, over-optimisation begins.
+
+    The ground truth is thick, the proxy thin and, where it runs away, cut off; a disc marks the highest look of a
+    ground truth that turns, and a bar the interval of where it does.
+
+    Args:
+        curves: of one policy and algorithm, as `curve` takes them.
+        told: their rows of `rmpipe.overoptimisation.answer`.
+        ink: of `colours`.
+        trained: whether a reward model was trained.
+        where: whose they are, as in `bars`.
+    """
+    if not told:
+        return ""
+    figure, axes = _panel(3.9)
+    ends, heights, said = [], [0.0], []
+    for row in told:
+        name = row["reward_model"]
+        mine = [item for item in curves if item["reward_model"] == name]
+        across, up = (lines.mean(axis=0) for lines in stacked(mine, "kl", "truth"))
+        proxy = stacked(mine, "kl", "proxy")[1].mean(axis=0)
+        axes.plot(across, proxy, color=ink[name], linewidth=0.9, alpha=0.8)
+        axes.plot(across, up, color=ink[name], linewidth=1.9, linestyle="-" if trained[name] else (0, (4, 2)))
+        _mark(axes, row, ink[name])
+        ends.append((across[-1], up[-1], name))
+        heights += [*up]
+        said.append(f"{name} {row['outcome']}, at the end {up[-1]:.2f} and {proxy[-1]:.2f}")
+    axes.axhline(0, color=INK, linewidth=0.5)
+    _by_distance(axes)
+    low, high = axes.get_ylim()
+    most = WIDEST * max(map(abs, heights)) or 1.0
+    axes.set_ylim(max(low, -most), min(high, most))
+    axes.set(ylabel="gain, sd: ground truth (thick), proxy (thin)")
+    _named(axes, ends, ink)
+    words = "ground truth and proxy against the KL from the initial policy"
+    return _svg(figure, f"{where}, {words}: {'; '.join(said)}")
+
+
+def _mark(axes: Axes, row: dict[str, Any], colour: str) -> None:
+    """Where a ground truth turns: its highest look, and the interval of the KL of its turning point."""
+    if row["outcome"] != "turns":
+        return
+    peak, turn = row["peak"], row["turn"]
+    axes.plot(peak["kl"], peak["gain"], "o", markersize=7, color=colour, zorder=3)
+    if turn:
+        ends = [turn["low"], turn["high"]]
+        axes.plot(ends, [peak["gain"]] * 2, color=colour, linewidth=1.2, marker="|", scalex=False)
 
 
 def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import citation, diagnosed, figure, frame, remark
+from rmpipe import audited, citation, diagnosed, figure, frame, remark
 from rmpipe.citation import cell, decimals, place, spanned
 from rmpipe.generalisation import COIN, EVERY, SHIFTS
 from rmpipe.trust import PUBLISHED, WORDS
@@ -60,6 +60,9 @@ def render(answer: dict[str, Any], address: str = "", before: dict[str, Any] | N
         groups=groups,
         claims=_claims(answer),
         before=before,
+        audits=audited.section(answer.get("audits", [])),
+        mark=audited.MARK,
+        unsound=audited.unsound(answer.get("audits", [])),
         quantiles=diagnosed.COLUMNS,
         foretold=_foretold(answer["separations"]),
         written=_written(answer["generation"]),

@@ -113,6 +113,8 @@ class Generalising(Study):
     """Sets of pairs by name. `test`, what the data set holds out, is always there."""
     evaluating: Evaluating = Evaluating()
     separating: Separating = Separating()
+    allow_unsound: bool = False
+    """Compare reward models that fail their audit too, which the answer then says of them."""
     generating: Generating | None = None
     claims: tuple[Expectation, ...] = ()
 

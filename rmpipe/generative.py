@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from rmpipe.adapter import adapted
 from rmpipe.algorithm import Log, PairTraining, fitting, load, padded, run, trainer_arguments
 from rmpipe.config import StudyError
 from rmpipe.pair import SIDES
@@ -88,8 +89,9 @@ class Generative(Trained):
         from datasets import Dataset
         from trl import SFTConfig, SFTTrainer
 
-        model, tokenizer = load(base)
-        config, answers = self.training, self.answers(tokenizer)
+        config = self.training
+        model, tokenizer = load(base, dtype=config.dtype)
+        answers = self.answers(tokenizer)
         pairs = [
             [
                 [*self.ids(tokenizer, row["prompt"], row[side]), answer]
@@ -123,6 +125,7 @@ class Generative(Trained):
             ),
             train_dataset=Dataset.from_list(examples),
             processing_class=padded(tokenizer),
+            **adapted(config.adapter, "CAUSAL_LM"),
         )
         run(trainer, config, log, out, tokenizer)
 
@@ -131,13 +134,14 @@ class Generative(Trained):
         batch_tokens: int = 8192,
     ) -> Scorer:  # fmt: skip
         """Scores with the language model in the folder's `model/`."""
+        from rmpipe.policy import dtype_of
         from rmpipe.policy import load as load_policy
 
         if folder is None:
             raise StudyError(
                 "a generative reward model is scored from the folder it was trained into; give that folder"
             )
-        model = load_policy(folder / "model")
+        model = load_policy(folder / "model", dtype=dtype_of(folder / "model"))
         yes, _ = self.answers(model.tokenizer)
 
         def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:

@@ -234,12 +234,12 @@ def _slope(language_model: policy.LanguageModel, weights: list[torch.Tensor], to
 
 
 def _batches(model: Any, told: Weighed, batch_size: int) -> Iterator[Weighed]:
-    """Texts of like length, no more at a time than `TOKENS` of them and `policy.LOGITS` logits."""
+    """Texts of like length, no more at a time than `TOKENS` of them and `policy.most_logits`."""
     told = sorted(told, key=lambda each: -len(each[0][0]) - len(each[0][1]))
     longest = max((len(prompt_ids) + len(ids) for (prompt_ids, ids), _ in told), default=1)
     written = max((len(ids) for (_, ids), _ in told), default=0)
     logits = (written + 1) * model.config.get_text_config().vocab_size
-    size = max(1, min(batch_size, TOKENS // longest, policy.LOGITS // logits))
+    size = max(1, min(batch_size, TOKENS // longest, policy.most_logits(model.device) // logits))
     for start in range(0, len(told), size):
         yield told[start : start + size]
 

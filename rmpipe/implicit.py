@@ -54,8 +54,9 @@ class Implicit(Trained):
                 "an implicit reward model is scored from the folder it was trained into, against the policy that it"
                 " started from; give both"
             )
-        model = policy.load(folder / "model")
-        reference = policy.load(base) if self.reference and base is not None else None
+        dtype = policy.dtype_of(folder / "model")
+        model = policy.load(folder / "model", dtype=dtype)
+        reference = policy.load(base, dtype=dtype) if self.reference and base is not None else None
 
         def score(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
             pairs = [parted(model.tokenizer, *pair) for pair in zip(prompts, responses, strict=True)]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FIELDS = ("prompt", "references")
 
 
-class Labels(Registry, Origin, key="source", group="rmpipe.labels", ours=("rmpipe.grue",)):
+class Labels(Registry, Origin, key="source", group="rmpipe.labels", ours=("rmpipe.grue", "rmpipe.alpaca")):
     """Where labelled inputs come from, and what is kept of them.
 
     A row has a prompt and its `completion`, a text, or `references`, a list of texts; rows of one prompt are one input.

@@ -127,6 +127,11 @@ class OnHub(Origin):
         """Unless it is a folder here."""
         return not Path(self.path).exists()
 
+    @property
+    def selection(self) -> tuple[str | None, ...]:
+        """The name of the subset, and its folder, as `datasets` asks for them."""
+        return (self.subset,)
+
     def rows(self, seed: int) -> tuple[list[Row], str]:
         """Load through `datasets`; no code of the data set's is run."""
         rows = [{**row, "split": "train"} for row in self.part(self.split)]
@@ -179,7 +184,7 @@ class OnHub(Origin):
         with reaching(
             self.path, "dataset.path", f"give a hub id or a folder of that form that has the split {split!r}"
         ):
-            return load_dataset(self.path, self.subset, split=split, revision=self.revision, cache_dir=kept)
+            return load_dataset(self.path, *self.selection, split=split, revision=self.revision, cache_dir=kept)
 
 
 def _without_split(row: Row) -> Row:

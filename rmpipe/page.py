@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import caption, citation, diagnosed, displaced, figure, frame, generalised, vanished
+from rmpipe import audited, caption, citation, diagnosed, displaced, figure, frame, generalised, vanished
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
@@ -74,7 +74,11 @@ def _taught(answer: dict[str, Any], address: str, before: dict[str, Any] | None)
         warning=NO_TRUTH if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else "",
         rest=[text for text in answer["sentences"] if text not in leads and text != NO_TRUTH],
         claims=_claims(answer),
+        far=answer.get("overoptimisation"),
         before=before,
+        audits=audited.section(answer.get("audits", [])),
+        flattest=_flattest(answer),
+        mark=audited.MARK,
         quantiles=diagnosed.COLUMNS,
         ranking=citation.RANKING,
         taught=citation.TAUGHT,
@@ -82,6 +86,23 @@ def _taught(answer: dict[str, Any], address: str, before: dict[str, Any] | None)
         address=address,
     )
     return citation.once(html)
+
+
+def _flattest(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """The prompts that teach nothing, with their numbers as text and the entry that they lead to."""
+    cells = {(row["policy"], row["reward_model"]): row for row in reversed(answer["rows"])}
+    found = []
+    for item in answer.get("flattest", []):
+        row = cells[item["policy"], item["reward_model"]]
+        prompts = [
+            prompt
+            | {"std": citation.decimals(prompt["white_std"])}
+            | {"responses": [told | {"reward": citation.decimals(told["reward"])} for told in prompt["responses"]]}
+            for prompt in item["prompts"]
+        ]
+        share = "an unknown share" if item["share"] is None else f"{item['share']:.0%}"
+        found.append(item | {"id": citation.entry(row, "flat_share"), "share": share, "prompts": prompts})
+    return found
 
 
 def _template() -> Template:
@@ -115,6 +136,7 @@ def _group(
         "related": [text for text in said if RELATED in text],
         "controls": {name: value for name, value in controls.items() if name != "policy"},
         "figures": _figures(rows, mine("curves"), mine("variance_per_prompt"), ink, trained),
+        **_far(rows, mine("curves"), _turns(answer, policy, algorithm), ink, trained),
         "correlations": _forests(mine("correlations")),
         "correlated": _correlated(mine("correlations")),
         "samples": mine("samples"),
@@ -139,6 +161,25 @@ def _figures(
         if svg := figure.curve(curves, ink, trained, x, y):
             drawn.append((svg, caption.curve(rows, curves, x, y)))
     return drawn
+
+
+def _turns(answer: dict[str, Any], policy: str, algorithm: str) -> list[dict[str, Any]]:
+    """What is told of going too far, of one policy and algorithm; nothing in an answer of before it was."""
+    told = answer.get("overoptimisation", {"rows": []})["rows"]
+    return [row for row in told if (row["policy"], row["algorithm"]) == (policy, algorithm)]
+
+
+def _far(
+    rows: list[dict[str, Any]], curves: list[dict[str, Any]], told: list[dict[str, Any]], ink: dict[str, str],
+    trained: dict[str, bool],
+) -> dict[str, Any]:  # fmt: skip
+    """How far to go: the picture with its caption, the table in the order of the ranks, what to say of the first."""
+    by_name = {row["reward_model"]: row for row in told}
+    far = [by_name[row["reward_model"]] for row in rows if row["reward_model"] in by_name]
+    first = {row["reward_model"] for row in rows if row["rank"] in ("1", "1=")}
+    svg = figure.parted(curves, far, ink, trained, f"{rows[0]['policy']}, {rows[0]['algorithm']}")
+    turned = [row for row in far if row["reward_model"] in first and row["sentence"]]
+    return {"parted": (svg, caption.parted(far)) if svg else None, "far": far, "turned": turned}
 
 
 def _correlated(items: list[dict[str, Any]]) -> list[dict[str, Any]]:

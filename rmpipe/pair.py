@@ -16,13 +16,13 @@ SIDES = FIELDS[1:]
 
 
 def pair_of(row: Row) -> Row:
-    """A preference pair with prompt and responses apart; the prompt may be inside of both responses.
+    """A preference pair with prompt and responses apart; the prompt may be inside of both responses, or there as well.
 
     Raises:
         StudyError: names the field that cannot be used.
     """
     prompt, chosen, rejected = (row.get(field) for field in FIELDS)
-    if prompt is None:
+    if prompt is None or _again(prompt, chosen, rejected):
         prompt, chosen, rejected = _common(chosen, rejected)
     texts = {"prompt": prompt_of(prompt)}
     texts |= {"chosen": response_of("chosen", chosen), "rejected": response_of("rejected", rejected)}
@@ -99,6 +99,14 @@ def _are_messages(value: Any) -> bool:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else type(value).__name__
+
+
+def _again(prompt: Any, chosen: Any, rejected: Any) -> bool:
+    """Whether both sides are whole conversations that say the prompt once more."""
+    if not (_are_messages(chosen) and _are_messages(rejected)):
+        return False
+    shared = _common(chosen, rejected)[0]
+    return any(turn["content"] == prompt for turn in shared) if isinstance(prompt, str) else bool(prompt == shared)
 
 
 def _common(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmpipe.config import StudyError
 from rmpipe.drawing import Batch, Sampled, left_padded, noise_of, positions_of, warp_of
+from rmpipe.folder import check_folder
 from rmpipe.text import Text, encode, held, padding_id, parted
 
 if TYPE_CHECKING:
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt, and of a response to it
 
-LANGUAGE = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-"""How transformers' classes are called that write texts."""
-LOGITS = 2**25  # most logits of a batch that are held at a time when likelihoods are asked for: 128 MiB in float32
+LOGITS = 2**25  # logits of a batch that a CPU holds at a time when likelihoods are asked for: 128 MiB in float32
+SHARE = 32  # bytes of a GPU's free memory for each: they are held some four times, and half is left for the model
 TOKENS = 2**14  # most tokens of a batch then, its padding among them
 
 
@@ -41,12 +41,14 @@ class LanguageModel:
 
 
 def load(
-    path: Path | str, *, revision: str | None = None, trust_remote_code: bool = False, device: str | None = None
-) -> LanguageModel:
-    """Load a causal language model in evaluation mode: float32, safetensors only.
+    path: Path | str, dtype: str = "float32", *, revision: str | None = None, trust_remote_code: bool = False,
+    device: str | None = None,
+) -> LanguageModel:  # fmt: skip
+    """Load a causal language model in evaluation mode, safetensors only.
 
     Args:
         path: a folder, or a hub id.
+        dtype: what it computes in. Likelihoods are taken of its logits in float32 whatever that is.
         device: by default the GPU when there is one.
 
     Raises:
@@ -57,55 +59,16 @@ def load(
 
     check_folder(path)
     told = {"revision": revision, "trust_remote_code": trust_remote_code}
-    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, use_safetensors=True, **told)
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True, **told)
     model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
     return LanguageModel(model, AutoTokenizer.from_pretrained(path, **told))
 
 
-def check_folder(path: Path | str) -> None:
-    """Refuse a local folder that is no model before anything is spent on it; a hub id passes.
-
-    Raises:
-        StudyError: names the folder, what is missing, and the remedy.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        if isinstance(path, Path) or folder.is_absolute() or len(folder.parts) > 2 or str(path).startswith("."):
-            raise StudyError(f"{folder}: no such folder; name a folder of save_pretrained, or a hub id (owner/name)")
-        return
-    needed = {"config.json": ["config.json"], "a tokenizer": ["tokenizer.json", "tokenizer.model", "vocab.json"]}
-    needed["weights as safetensors"] = ["*.safetensors"]
-    for name, patterns in needed.items():
-        if not any(next(folder.glob(pattern), None) for pattern in patterns):
-            raise StudyError(f"{folder}: {name} missing; save a model there with save_pretrained (safetensors)")
-    for file in folder.glob("*.safetensors"):
-        _check_whole(file)
-
-
-def check_scorer(path: Path | str) -> None:
-    """Refuse a local folder of a language model where a model that scores is asked for; a hub id passes.
-
-    Raises:
-        StudyError: names the folder, what it holds, and the remedy.
-    """
-    file = Path(path) / "config.json"
-    if not file.exists():
-        return
-    kinds = json.loads(file.read_text()).get("architectures") or []
-    if kinds and all(kind.endswith(LANGUAGE) for kind in kinds):
-        told = f"{', '.join(kinds)} is a language model and scores nothing"
-        raise StudyError(f"{path}: {told}; give a reward model, or a sequence classifier")
-
-
-def _check_whole(file: Path) -> None:
-    """Refuse weights whose file was cut or altered, which its header tells."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="numpy"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise StudyError(f"{file}: no whole safetensors file ({error}); copy or save the model again") from error
+def dtype_of(folder: Path) -> str:
+    """What the weights in a folder were saved in, as its configuration says; float32 where it does not."""
+    file = folder / "config.json"
+    told = json.loads(file.read_text()) if file.exists() else {}
+    return str(told.get("dtype") or "float32")
 
 
 @contextmanager
@@ -163,7 +126,7 @@ def sample(
     if temperature == 0 and samples > 1:
         raise StudyError(f"temperature: at 0 all {samples} samples of a prompt are the same; take 1 sample, or warm it")
     ids = [encode(language_model.tokenizer, prompt) for prompt in prompts]
-    _check_room(ids, max_new_tokens, language_model.context)
+    check_room(ids, max_new_tokens, language_model.context)
     warp = warp_of(temperature, top_k, top_p)
     order = sorted(range(len(ids)), key=lambda index: len(ids[index]))  # little padding
     drawn: dict[int, Sampled] = {}
@@ -178,7 +141,16 @@ def sample(
     return [drawn[index] for index in range(len(ids))]
 
 
-def _check_room(ids: list[list[int]], max_new_tokens: int, context: int) -> None:
+def check_room(ids: list[list[int]], max_new_tokens: int, context: int) -> None:
+    """Refuse prompts that leave no room for a response.
+
+    Args:
+        ids: of the prompts.
+        context: the most tokens that the model holds.
+
+    Raises:
+        StudyError: names the prompt, and the remedy.
+    """
     for index, prompt_ids in enumerate(ids):
         if not prompt_ids:
             raise StudyError(f"prompt {index} is empty, and the tokenizer begins no text by itself; give it a text")
@@ -226,7 +198,7 @@ def token_log_probabilities(
 ) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
     """Log-probability and entropy at each token of each response, in length-sorted batches.
 
-    Logits are made for responses alone, and for no more tokens at a time than `LOGITS` of them take.
+    Logits are made for responses alone, and for no more tokens at a time than `most_logits` of them take.
 
     Args:
         pairs: those without a response are left out.
@@ -263,6 +235,16 @@ def at_once(batch_size: int, longest: int) -> int:
     return max(1, min(batch_size, TOKENS // longest))
 
 
+def most_logits(device: torch.device) -> int:
+    """How many logits are held at a time: `LOGITS`, and more where the memory that a GPU has free holds more."""
+    import torch
+
+    if device.type != "cuda":
+        return LOGITS
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # free, though PyTorch has it
+    return max(LOGITS, (torch.cuda.mem_get_info(device)[0] + kept) // SHARE)
+
+
 def _padded(language_model: LanguageModel, pairs: list[Pair]) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
     """Ids and mask, and how many tokens each response has."""
     whole, padding = [a + b for a, b in pairs], padding_id(language_model.tokenizer)
@@ -274,7 +256,7 @@ def read(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """One pass of some texts: what the model knew before each token of a response, and how likely it found that token.
 
-    Where `LOGITS` does not hold all logits, the unembedding makes those of some tokens at a time, after the pass. A
+    Where `most_logits` are fewer than all, the unembedding makes those of some tokens at a time, after the pass. A
     model that does more to its logits than that (a cap, a scale) makes all of them itself, one text after the other.
 
     Args:
@@ -288,12 +270,12 @@ def read(
     """
     import torch
 
-    written, rows = max(counts), LOGITS // model.config.get_text_config().vocab_size
+    written, rows = max(counts), most_logits(ids.device) // model.config.get_text_config().vocab_size
     if len(ids) * (written + 1) <= rows:
         return _whole(model, ids, mask, written)
     states, last = _forward(model, ids, mask, written, last=True)
     unembedding = model.get_output_embeddings()
-    if not torch.allclose(last, unembedding(states[:, -1:]), rtol=1e-3, atol=1e-3):
+    if not torch.allclose(last.float(), unembedding(states[:, -1:]).float(), rtol=1e-3, atol=1e-3):
         alone = [_whole(model, *row, written) for row in zip(ids.split(1), mask.split(1), strict=True)]
         states, logprobs, entropies = (torch.cat(each) for each in zip(*alone, strict=True))
         return states, logprobs, entropies
@@ -348,14 +330,15 @@ def _spread(language_model: LanguageModel, pairs: list[Pair]) -> torch.Tensor:
 def next_tokens(
     language_model: LanguageModel, pairs: Sequence[Pair], *, batch_size: int = 64
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Log-probabilities of every token at each place of each response, of no more pairs at a time than `LOGITS` holds.
+    """Log-probabilities of every token at each place of each response, in batches of as many as `most_logits` holds.
 
     Yields:
         (index of the pair, (tokens, vocabulary)), nats, on the CPU.
     """
     vocabulary = language_model.model.config.get_text_config().vocab_size
     longest = max((len(ids) for _, ids in pairs), default=0)
-    size = max(1, min(batch_size, LOGITS // (vocabulary * (longest + 1))))
+    held_at_once = most_logits(language_model.model.device)
+    size = max(1, min(batch_size, held_at_once // (vocabulary * (longest + 1))))
     for part in _batches(language_model, pairs, size):
         with evaluating(language_model.model):
             spread = _spread(language_model, [pairs[index] for index in part])

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, model_validator
 
-from rmpipe import policy
+from rmpipe.asked import answers, load
 from rmpipe.config import Config, Registry, Runtime, StudyError, nearest, nested
+from rmpipe.folder import check_folder, naming
 from rmpipe.reward import Kind, Scorer
 from rmpipe.source import fingerprint_path, reaching
 from rmpipe.text import Template, Text, encode, filled, held, readable
@@ -166,10 +167,8 @@ class Model(Judge):
 
     def check(self) -> None:
         """Refuse a folder that lacks something."""
-        try:
-            policy.check_folder(self.path)
-        except StudyError as error:
-            raise StudyError(f"path: {error}") from error
+        with naming("path"):
+            check_folder(self.path)
 
     def fits(self, tokens: int) -> None:
         """As far as its folder is here. Its tokens are not the policy's: that all else fits is seen when it reads."""
@@ -177,8 +176,8 @@ class Model(Judge):
             return
         from transformers import AutoConfig, AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.path)
-        most = held(AutoConfig.from_pretrained(self.path), tokenizer) - self.around(tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(self.path, trust_remote_code=False)
+        most = held(AutoConfig.from_pretrained(self.path, trust_remote_code=False), tokenizer) - self.around(tokenizer)
         if tokens > most:
             told = f"{self.path} reads responses of {max(0, most)} tokens, but as many as {tokens} are drawn"
             raise StudyError(f"path: {told}; lower max_new_tokens, or take a judge that holds more")
@@ -206,7 +205,7 @@ class Classifier(Model):
         if Path(self.path).is_dir():
             from transformers import AutoConfig
 
-            self.place(AutoConfig.from_pretrained(self.path).id2label)
+            self.place(AutoConfig.from_pretrained(self.path, trust_remote_code=False).id2label)
 
     def fits(self, tokens: int) -> None:
         """Any, where they may be cut."""
@@ -240,11 +239,12 @@ class Classifier(Model):
         """
         from transformers import AutoTokenizer
 
-        from rmpipe.scoring import batches, load
+        from rmpipe import classifier
+        from rmpipe.scoring import batches
 
-        model = load(self.path, output=0, revision=self.revision)
+        model = classifier.load(self.path, output=0, revision=self.revision)
         with reaching(self.path, "path", "give a sequence classifier with its tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+            tokenizer = AutoTokenizer.from_pretrained(self.path, revision=self.revision, trust_remote_code=False)
         refusal = self.place(model.config.id2label)
         fitting, pairs = held(model.config, tokenizer), zip(prompts, responses, strict=True)
         rows = [self._read(tokenizer, fitting, row, *pair) for row, pair in enumerate(pairs)]
@@ -290,15 +290,11 @@ class Asked(Model):
             StudyError: a text is too long; names the row.
             UnreachableError: the hub did not answer.
         """
-        with reaching(self.path, "path", "give a causal language model with its weights as safetensors"):
-            model = policy.load(self.path, revision=self.revision)
-        asked: list[Text] = [filled(self.template, *row) for row in zip(prompts, responses, strict=True)]
-        drawn = policy.sample(
-            model, asked, samples=1, temperature=0, seed=0, max_new_tokens=self.max_new_tokens,
-            batch_size=self.batch_size,
-        )  # fmt: skip
+        model = load(self.path, revision=self.revision)
+        asked = [filled(self.template, *row) for row in zip(prompts, responses, strict=True)]
         # The published code decodes the answer alone, which drops the space that ours keeps.
-        scores = [score_of(sampled.responses[0].strip()) for sampled in drawn]
+        said = answers(model, asked, max_new_tokens=self.max_new_tokens, batch_size=self.batch_size)
+        scores = [score_of(answer) for answer in said]
         return [1 - score if score in (0, 1) else None for score in scores]
 
     def around(self, tokenizer: Any) -> int:

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, model_validator
 
-from rmpipe.algorithm import Log, Training, load, padded, run, trainer_arguments
+from rmpipe import adapter
+from rmpipe.algorithm import Log, Training, check_parts, load, padded, run, trainer_arguments
 from rmpipe.config import Neutral, Registry, StudyError
 from rmpipe.text import Text, render, response_text
 
@@ -52,6 +53,17 @@ class Algorithm(Registry, Training, key="kind", group="rmpipe.algorithms"):
             raise ValueError(f"{told}; set a kl_coefficient to begin with, or leave kl_target out")
         return self
 
+    @model_validator(mode="after")
+    def _in_whole_parts(self) -> Algorithm:
+        called = "prompts_per_step x samples_per_prompt"
+        check_parts(self.responses_per_step, called, self.micro_batch, self.processes)
+        return self
+
+    @property
+    def responses_per_step(self) -> int:
+        """Of all prompts and processes together."""
+        return self.prompts_per_step * self.samples_per_prompt
+
 
 class Rloo(Algorithm):
     """REINFORCE with the mean of a prompt's other samples as baseline (Ahmadian et al. 2024; 2503.15477, F.1)."""
@@ -72,6 +84,14 @@ class Grpo(Algorithm):
     kind: Literal["grpo"] = "grpo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     loss: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+
+    @model_validator(mode="after")
+    def _means_over_the_step(self) -> Grpo:
+        asked = [name for name in ("entropy_bonus", "kl_target") if getattr(self, name)]
+        if asked and self.micro_batch and self.micro_batch * self.processes < self.responses_per_step:
+            told = f"micro_batch with {' and '.join(asked)}, of which TRL's GRPO takes means micro batch by micro batch"
+            raise ValueError(f"{told}; leave one out, or take rloo")
+        return self
 
     def trainer(self) -> tuple[type, type, dict[str, Any]]:
         """TRL's GRPO."""
@@ -126,9 +146,9 @@ def align(
     more: dict[str, Any] = {
         "beta": config.kl_coefficient, "num_generations": config.samples_per_prompt, "temperature": config.temperature,
         "top_k": config.top_k, "top_p": config.top_p, "max_completion_length": config.max_new_tokens,
-        "steps_per_generation": 1, "disable_dropout": True, "model_init_kwargs": {"dtype": "float32"},
+        "disable_dropout": True, "model_init_kwargs": {"dtype": config.dtype},
     }  # fmt: skip
-    batch, asked = config.prompts_per_step * config.samples_per_prompt, [*rendered]
+    batch, asked = config.responses_per_step, [*rendered]
     if deferred:
         more["shuffle_dataset"] = False
         asked = in_passes([*first], [*deferred], config.prompts_per_step, config.steps, seed)
@@ -137,9 +157,12 @@ def align(
     trainer = trainer_class(
         str(policy),
         reward_funcs=_felt(reward, rendered, tokenizer),
-        args=trainer_arguments(arguments_class, config, seed, log, batch=batch, **more, **special),
+        args=trainer_arguments(
+            arguments_class, config, seed, log, batch=batch, micro=config.micro_batch, **more, **special
+        ),
         train_dataset=Dataset.from_list([{"prompt": text} for text in asked]),
         processing_class=padded(tokenizer, side="left"),
+        **adapter.adapted(config.adapter, "CAUSAL_LM"),
     )
     if config.kl_target is not None:
         trainer.add_callback(_adapting(trainer, config.kl_target))
@@ -184,7 +207,9 @@ def _encouraged(kind: Any, bonus: float) -> type:
         def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
             loss, mask = super()._compute_loss(model, inputs), inputs["completion_mask"]
             entropies, self._entropies = self._entropies, None
-            return loss - bonus * (entropies * mask).sum() / mask.sum().clamp(min=1)
+            parts = self._buffered_inputs  # the step's micro batches, whose losses are divided by how many they are
+            tokens = sum(part["completion_mask"].sum() for part in parts).clamp(min=1)
+            return loss - bonus * (entropies * mask).sum() * len(parts) / tokens
 
     return Encouraged
 

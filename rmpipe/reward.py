@@ -14,13 +14,13 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Protocol
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rmpipe import truth
 from rmpipe.algorithm import Log, PairTraining
-from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, canonical_json, digest
+from rmpipe.config import Config, Registry, Runtime, StudyError, canonical_json, digest
 from rmpipe.source import fingerprint_path
-from rmpipe.text import Text, held, length
+from rmpipe.text import Text, length
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,8 @@ Change = Callable[["np.ndarray", Sequence[Text], Sequence[str]], "np.ndarray"]
 
 class Kind(
     Registry, Config, key="kind", group="rmpipe.reward_models",
-    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative", "rmpipe.metric", "rmpipe.refusal"),
+    ours=("rmpipe.explicit", "rmpipe.implicit", "rmpipe.generative", "rmpipe.metric", "rmpipe.refusal",
+          "rmpipe.mending", "rmpipe.published", "rmpipe.asked", "rmpipe.served"),
 ):  # fmt: skip
     """A reward model as a study describes it.
 
@@ -60,6 +61,11 @@ class Kind(
         """Names of the reward models it is made of, in the order in which `scorer` wants them."""
         return ()
 
+    @property
+    def pool(self) -> tuple[str, str] | None:
+        """A policy, and a reward model whose rewards over that policy's samples `learn` wants; None where none."""
+        return None
+
     def describe(self) -> str:
         """One line for a person."""
         raise NotImplementedError
@@ -68,8 +74,23 @@ class Kind(
         """A text that moves when what lies outside the store does: a model's files, a function's source."""
         return fingerprint_path(self)
 
+    def check(self) -> None:
+        """Look into whatever it reads, before anything is spent; hub ids pass.
+
+        Raises:
+            StudyError: names the field, what is wrong and the remedy.
+        """
+
     def prepare(self, out: Path, prompts_by_split: dict[str, list[Text]]) -> None:
         """Write into its folder what its scorer needs to know about the study's prompts; most kinds need nothing."""
+
+    def learn(self, out: Path, prompts: Sequence[Text], rewards: np.ndarray) -> None:
+        """Write into its folder what its scorer needs to know of a policy's samples; asked of kinds with a `pool`.
+
+        Args:
+            prompts: of the samples.
+            rewards: (prompts, samples), reward units.
+        """
 
     def scorer(
         self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
@@ -138,69 +159,6 @@ class Trained(Kind):
             out: where to: the folder `model` of the artifact.
         """
         raise NotImplementedError
-
-
-class Pretrained(Kind):
-    """Somebody's reward model, from a folder or the hub, with its own tokenizer and chat template."""
-
-    kind: Literal["pretrained"] = "pretrained"
-    path: Annotated[str, Runtime]
-    """Folder or hub id; its content, or the id with its revision, is what the address hashes."""
-    revision: Annotated[str | None, Runtime] = None
-    trust_remote_code: bool = False
-    form: Literal["conversation", "continuation"] = "conversation"
-    """`continuation` for reward models that were trained as ours are; see `rmpipe.scoring`."""
-    output: int | None = Field(None, ge=0)
-    """Which output is the reward, for models with several."""
-    dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32"
-    max_length: int | None = Field(None, ge=1)
-    truncate: bool = False
-    activation: Annotated[Literal["none", "softmax", "sigmoid"], Neutral("none")] = "none"
-    """What a classifier's output goes through; `softmax`: the reward is the probability of the label `output`."""
-
-    @field_validator("activation")
-    @classmethod
-    def _of_a_label(cls, activation: str, info: ValidationInfo) -> str:
-        if activation == "softmax" and info.data.get("output", 0) is None:
-            raise ValueError("softmax needs a label; say whose probability is the reward, such as output = 1")
-        return activation
-
-    def describe(self) -> str:
-        """One line for a person."""
-        return f"pretrained: {self.path}" + (f" at {self.revision}" if self.revision else "")
-
-    def tokenizer(self) -> Any:
-        """That of a local folder; None of another, or where code of its own would have to be run."""
-        if self.trust_remote_code or not Path(self.path).is_dir():
-            return None
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.path)
-
-    def context(self) -> int | None:
-        """The most tokens that it holds, or is said to be given, where its tokenizer is known; else None."""
-        if (tokenizer := self.tokenizer()) is None:
-            return None
-        from transformers import AutoConfig
-
-        fits = held(AutoConfig.from_pretrained(self.path), tokenizer)
-        return min(self.max_length or fits, fits)
-
-    def tokens(self, tokenizer: Any, prompt: Text, response: str) -> int:
-        """How many tokens a prompt with a response is read as."""
-        from rmpipe.scoring import encoded
-
-        return len(encoded(tokenizer, self.form, prompt, response))
-
-    def scorer(
-        self, folder: Path | None, components: Sequence[Scorer] = (), *, base: Path | None = None,
-        batch_tokens: int = 8192,
-    ) -> Scorer:  # fmt: skip
-        """Scores with the model at `path`."""
-        from rmpipe.scoring import SequenceScorer
-
-        told = self.model_dump(exclude={"kind", "path"})
-        return SequenceScorer(self.path, **told, batch_tokens=batch_tokens)
 
 
 class Truth(Kind):

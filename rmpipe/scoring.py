@@ -3,18 +3,19 @@
 Scores of public reward models are known to move with batch size, padding side, end of sequence and loading path. Here a
 text becomes ids by one rule (`rmpipe.text`), rows are padded on the right under an attention mask, and the head reads
 the token that the model's own `forward` would read were the row alone: transformers looks for it by the padding token's
-id, which in a padded batch is another token as soon as padding is also a real token.
+id, which in a padded batch is another token as soon as padding is also a real token. The head is multiplied in float32
+whatever the model's dtype: bfloat16 has 8 bits, and a reward of 20 would be one of multiples of an eighth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from rmpipe.config import StudyError
-from rmpipe.policy import check_folder
-from rmpipe.source import reaching
+from rmpipe.classifier import check_output, load, load_tokenizer
+from rmpipe.config import StudyError, nearest
 from rmpipe.text import Text, encode, held, padding_id, parted, render
 
 if TYPE_CHECKING:
@@ -24,13 +25,17 @@ if TYPE_CHECKING:
 Form = Literal["continuation", "conversation"]
 Read = Literal["last", "mean"]
 Activation = Literal["none", "softmax", "sigmoid"]
+Side = Literal["right", "left"]
+
+ALTERABLE = {"batch_tokens", "padding", "end_of_sequence", "form", "tokenizer", "dtype", "attention"}
+"""How a model is read and computed, which `SequenceScorer.altered` changes."""
 
 
 class SequenceScorer:
     """A reward model with one output a text, called as `scorer(prompts, responses) -> (n,)` float32 rewards.
 
     Args:
-        source: a folder or a hub id; weights as safetensors.
+        source: a folder or a hub id; weights as safetensors. Of an adapter: what comes of merging it into its base.
         form: `continuation`: the prompt, ready to be continued, and the response, as our reward models are trained;
             `conversation`: the whole conversation in the tokenizer's chat template, as public reward models are.
             Without a template both are a continuation. An encoder reads it between its tokenizer's own special tokens.
@@ -42,27 +47,61 @@ class SequenceScorer:
             of a continuation.
         activation: what the outputs at the last token go through, so that a classifier's reward is a probability:
             `softmax` over all labels, `sigmoid` of each.
+        chat_template: a file with a template that is used instead of the tokenizer's own.
+        base: the base of an adapter, where it is not what the adapter names.
         batch_tokens: tokens in a batch, padding included; speed only.
+
+    Attributes:
+        dtype: what the model computes in; the head is multiplied in float32.
+        padding: the side that shorter texts are padded on. None, as scorers are made: on the right where the head is
+            read here, and not at all where a model reads in its own way.
+        attention: how transformers computes it, `eager` or `sdpa`; None for its own choice.
     """
+
+    padding: Side | None = None
+    attention: str | None = None
 
     def __init__(
         self, source: Path | str, *, revision: str | None = None, trust_remote_code: bool = False,
         form: Form = "continuation", end_of_sequence: bool = True, output: int | None = None, dtype: str = "float32",
         max_length: int | None = None, truncate: bool = False, read: Read = "last", activation: Activation = "none",
-        batch_tokens: int = 8192,
+        chat_template: Path | str | None = None, base: str | None = None, batch_tokens: int = 8192,
     ):  # fmt: skip
-        from transformers import AutoTokenizer
-
-        told = {"revision": revision, "trust_remote_code": trust_remote_code}
+        told: dict[str, Any] = {"base": base, "revision": revision, "trust_remote_code": trust_remote_code}
+        self.told = {"output": output, **told}
         self.source, self.form, self.end_of_sequence, self.truncate = str(source), form, end_of_sequence, truncate
-        self.batch_tokens, self.output, self.reading, self.activation = batch_tokens, output or 0, read, activation
-        self.model = load(source, output=output, dtype=dtype, **told)
-        if activation == "softmax" and self.model.config.num_labels == 1:
-            raise StudyError(f"{source}: softmax of its one output is 1 whatever it reads; set activation = sigmoid")
-        self.tokenizer = AutoTokenizer.from_pretrained(source, **told)
+        self.batch_tokens, self.output, self.reading, self.activation = batch_tokens, output, read, activation
+        self.model = load(source, dtype=dtype, **self.told)
+        self.dtype = str(self.model.dtype).removeprefix("torch.")  # what "auto" has become
+        self._check_activation(self.model.config.num_labels)
+        self.tokenizer = load_tokenizer(source, **told)
+        if chat_template is not None:
+            self.tokenizer.chat_template = Path(chat_template).read_text()
         fits = held(self.model.config, self.tokenizer)
         self.max_length = min(max_length or fits, fits)
         self.read = parts(self.model)
+
+    def altered(self, **changes: Any) -> SequenceScorer:
+        """The same model read otherwise, to see whether its rewards move; what is not named stays.
+
+        The weights are shared, and loaded again only where `dtype` or `attention` changes. A model that reads in its
+        own way, which is never padded here, is asked in padded batches once `padding` says so, as other programs ask.
+
+        Args:
+            changes: `batch_tokens`, `padding` (`right` or `left`), `end_of_sequence`, `form`, `tokenizer`, `dtype`,
+                `attention` (`eager` or `sdpa`).
+
+        Raises:
+            TypeError: another change.
+        """
+        if unknown := sorted(changes.keys() - ALTERABLE):
+            raise TypeError(f"altered: no change {unknown[0]!r}; {nearest(unknown[0], list(ALTERABLE))}")
+        other = copy(self)
+        vars(other).update(changes)
+        if (other.dtype, other.attention) != (self.dtype, self.attention):
+            other.model = load(self.source, dtype=other.dtype, attention=other.attention, **self.told)
+            other.read = parts(other.model)
+        return other
 
     def __call__(self, prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
         """Rewards, (n,) float32, in the order given; equal texts are read once.
@@ -77,9 +116,14 @@ class SequenceScorer:
         rows = [tuple(ids) for ids in self.ids(prompts, responses)]
         distinct = sorted(dict.fromkeys(rows), key=len, reverse=True)  # longest first: what does not fit fails at once
         rewards: dict[tuple[int, ...], float] = {}
-        for batch in batches(distinct, self.batch_tokens, equal=self.read is None):
+        for batch in batches(distinct, self.batch_tokens, equal=self.read is None and self.padding is None):
             rewards |= zip(batch, self._rewards(batch), strict=True)
         return self._known(np.array([rewards[row] for row in rows], dtype=np.float32))
+
+    def _check_activation(self, outputs: int) -> None:
+        if self.activation == "softmax" and outputs == 1:
+            told = "softmax of its one output is 1 whatever it reads; set activation = sigmoid"
+            raise StudyError(f"{self.source}: {told}")
 
     def _known(self, scores: np.ndarray) -> np.ndarray:
         import numpy as np
@@ -106,12 +150,12 @@ class SequenceScorer:
         order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
         for batch in batches([tuple(rows[index]) for index in order], self.batch_tokens):
             part, order = order[: len(batch)], order[len(batch) :]
-            ids, mask = padded(batch, padding_id(self.tokenizer), self.model.device)
+            ids, mask = self._padded(batch)
             begin = torch.tensor([begins[index] for index in part], device=ids.device)
-            said = mask * (torch.arange(ids.shape[1], device=ids.device) >= begin[:, None])
+            said = mask * (mask.cumsum(-1) > begin[:, None])
             with torch.inference_mode():
-                hidden = backbone(ids, attention_mask=mask, use_cache=False).last_hidden_state
-                scores[part] = explicit_reward(hidden, said, head.weight[self.output], read="mean").float().cpu()
+                hidden = states_of(backbone, ids, mask)
+                scores[part] = explicit_reward(hidden, said, head.weight[self.output or 0], read="mean").cpu()
         return self._known(scores)
 
     def ids(self, prompts: Sequence[Text], responses: Sequence[str]) -> list[list[int]]:
@@ -134,15 +178,24 @@ class SequenceScorer:
     def _rewards(self, batch: list[tuple[int, ...]]) -> list[float]:
         import torch
 
-        ids, mask = padded(batch, padding_id(self.tokenizer), self.model.device)
+        ids, mask = self._padded(batch)
         with torch.inference_mode():
-            if self.read is None:  # a class of its own rules is asked as it is, in batches without padding
+            if self.read is None:  # a class of its own rules is asked as it is
                 out = self.model(ids, attention_mask=mask)
-                rewards = out.score.reshape(len(batch), -1) if getattr(out, "score", None) is not None else out.logits
+                said = out.logits if getattr(out, "score", None) is None else out.score
+                rewards = said.reshape(len(batch), -1)
+                check_output(self.source, rewards.shape[1], self.output)
+                self._check_activation(rewards.shape[1])
             else:
                 rewards = rewards_of(*self.read, ids, mask, padding=self.model.config.get_text_config().pad_token_id)
-        values: list[float] = activated(rewards.float(), self.activation)[:, self.output].tolist()
+        values: list[float] = activated(rewards.float(), self.activation)[:, self.output or 0].tolist()
         return values
+
+    def _padded(self, batch: list[tuple[int, ...]]) -> tuple[torch.Tensor, torch.Tensor]:
+        pad = padding_id(self.tokenizer)
+        if self.read is None and self.tokenizer.pad_token_id is not None:  # the token that it looks for itself
+            pad = self.tokenizer.pad_token_id
+        return padded(batch, pad, self.model.device, self.padding or "right")
 
 
 def encoded(tokenizer: Any, form: Form, prompt: Text, response: str, *, end: bool = True) -> list[int]:
@@ -167,33 +220,6 @@ def activated(outputs: torch.Tensor, activation: Activation) -> torch.Tensor:
     if activation == "none":
         return outputs
     return outputs.softmax(-1) if activation == "softmax" else outputs.sigmoid()
-
-
-def load(source: Path | str, *, output: int | None = None, dtype: str = "float32", **told: Any) -> Any:
-    """Load a sequence-classification model in evaluation mode, on the GPU when there is one.
-
-    Args:
-        told: revision, trust_remote_code.
-
-    Raises:
-        StudyError: it cannot be loaded, weights are missing (a causal language model would get a head of random
-            numbers), or it has several outputs and none of them is named.
-        UnreachableError: the hub did not answer.
-    """
-    import torch
-    from transformers import AutoModelForSequenceClassification
-
-    check_folder(source)
-    told |= {"dtype": dtype if dtype == "auto" else getattr(torch, dtype), "use_safetensors": True}
-    with reaching(str(source), "path", "give a sequence-classification model with its weights as safetensors"):
-        # Loading info is the only way to learn that a head was made up.
-        model, info = AutoModelForSequenceClassification.from_pretrained(source, output_loading_info=True, **told)
-    if missing := sorted(info["missing_keys"]):
-        raise StudyError(f"{source}: no weights for {', '.join(missing[:3])}: no reward model; train one on it")
-    outputs = int(model.config.num_labels)
-    if not 0 <= (output or 0) < outputs or (output is None and outputs > 1):
-        raise StudyError(f"{source}: {outputs} outputs a text; say which is the reward, output = 0 to {outputs - 1}")
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
 def parts(model: Any) -> tuple[Any, Any] | None:
@@ -221,33 +247,47 @@ def batches(rows: list[tuple[int, ...]], tokens: int, *, equal: bool = False) ->
         yield batch
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, device: Any = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids padded on the right, and the attention mask, both (rows, longest)."""
+def padded(
+    rows: Sequence[Sequence[int]], pad: int, device: Any = "cpu", side: Side = "right"
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids padded on one side, and the attention mask, both (rows, longest)."""
     import torch
 
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows], device=device)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    return ids, (torch.arange(width, device=device) < lengths[:, None]).long()
+    whole = [torch.tensor(row) for row in rows]
+    ids, mask = (
+        torch.nn.utils.rnn.pad_sequence(each, batch_first=True, padding_value=value, padding_side=side).to(device)
+        for each, value in ((whole, pad), ([torch.ones_like(row) for row in whole], 0))
+    )
+    return ids, mask
 
 
 def rewards_of(
     backbone: Any, head: Any, ids: torch.Tensor, mask: torch.Tensor, *, padding: int | None = None
 ) -> torch.Tensor:
-    """Rewards of a padded batch, (n, outputs), whichever side the padding is on.
+    """Rewards of a padded batch, (n, outputs) float32, whichever side the padding is on.
 
     Args:
+        head: of any dtype; computed in float32.
         ids: (n, tokens).
         mask: (n, tokens), 1 where attended.
         padding: the model's `pad_token_id`. Its forward, and so its training, passes over such tokens at the end of a
             text: where the end of sequence doubles as padding, the token before it is what the head has learnt to read.
     """
-    positions = {} if mask[:, 0].all() else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
-    hidden = backbone(ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
+    import torch
+
+    hidden = states_of(backbone, ids, mask)
     if padding is not None:
         mask = mask * (ids != padding)
-    rewards: torch.Tensor = head(last_attended(hidden, mask))
+    weights = {name: weight.float() for name, weight in head.named_parameters()}
+    rewards: torch.Tensor = torch.func.functional_call(head, weights, (last_attended(hidden, mask).float(),))
     return rewards
+
+
+def states_of(backbone: Any, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The final states of a padded batch, (n, tokens, width), whichever side the padding is on."""
+    positions = {} if mask[:, 0].all() else {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    states: torch.Tensor = backbone(ids, attention_mask=mask, use_cache=False, **positions).last_hidden_state
+    return states
 
 
 def last_attended(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -266,7 +306,7 @@ def last_attended(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def explicit_reward(
     hidden: torch.Tensor, mask: torch.Tensor, head: torch.Tensor, *, read: Read = "last"
 ) -> torch.Tensor:
-    """Explicit reward r = <u, h_T>, (n,) reward units (2507.07981, section 2).
+    """Explicit reward r = <u, h_T>, (n,) float32 reward units (2507.07981, section 2).
 
     Args:
         hidden: (n, tokens, width), final states.
@@ -274,7 +314,7 @@ def explicit_reward(
         head: u, (1, width) or (width,), without bias.
         read: `last`: at the last token of the mask; `mean`: the mean of <u, h_t> over the mask.
     """
-    values = hidden @ head.reshape(-1)
+    values = hidden.float() @ head.float().reshape(-1)
     if read == "last":
         return last_attended(values[..., None], mask)[:, 0]
     return (values * mask).sum(-1) / mask.sum(-1)

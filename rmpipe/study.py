@@ -16,17 +16,23 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializeAsAny, ValidationError, ValidationInfo, field_validator, model_validator
 
+from rmpipe.adapter import Lora
 from rmpipe.algorithm import Finetuning
-from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, explain, nearest
+from rmpipe.audit import Auditing
+from rmpipe.config import Config, Neutral, Registry, Runtime, StudyError, explain, inside, nearest
 from rmpipe.dataset import Dataset, WorldSource
 from rmpipe.demonstration import Demonstrations
 from rmpipe.diagnosis import Diagnosing
+from rmpipe.engine import Engine
+from rmpipe.engine import check as check_engine
+from rmpipe.folder import check_folder, naming
+from rmpipe.mending import Sieved
 from rmpipe.pair import FIELDS
-from rmpipe.policy import check_folder, check_scorer
 from rmpipe.preference import records
+from rmpipe.published import Published
 from rmpipe.reading import SHORTER, Reading, called
 from rmpipe.refusal import Judge, Refusal
-from rmpipe.reward import Kind, Pretrained, Trained
+from rmpipe.reward import Kind, Trained
 from rmpipe.sheet import change_in, load, prefixed
 from rmpipe.source import check_place, check_there
 from rmpipe.table import Row
@@ -61,6 +67,8 @@ class Sampling(Drawing):
     """K, the responses a prompt."""
     split: Annotated[Literal["policy", "test"], Neutral("policy")] = "policy"
     """Prompts that policies are trained on, or prompts held out."""
+    engine: Annotated[Engine, Neutral("transformers")] = "transformers"
+    """What draws them; a policy in training is looked at by transformers whichever it is."""
 
 
 class Collecting(Drawing):
@@ -134,6 +142,8 @@ class PretrainedBase(Base):
     added_tokens: Annotated[tuple[str, ...], Neutral(())] = ()
     """Tokens that are added to its tokenizer, so that each is one; their embeddings begin as draws around the others'
     mean. The model with them is kept in the store."""
+    dtype: Annotated[Literal["float32", "bfloat16"], Neutral("float32")] = "float32"
+    """What it computes in wherever it is asked and not trained; `precision` says it of a training."""
 
     def tokenizer(self) -> Any:
         """That of a local folder."""
@@ -186,11 +196,13 @@ class Study(
         families: the sections whose members are found by a literal of their own.
         data: the family of its data set.
         named: the sections of which one member at least must be there.
+        pools: whether its policies are sampled, and reward models score what they say.
     """
 
     families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind}
     data: ClassVar[Any] = Dataset
     named: ClassVar[tuple[str, ...]] = ("seeds", "bases", "policies", "reward_models")
+    pools: ClassVar[bool] = False
 
     name: str
     question: str
@@ -205,6 +217,8 @@ class Study(
     reward_models: dict[str, SerializeAsAny[Kind]]
     collecting: Collecting = Collecting()
     scoring: Scoring = Scoring()
+    auditing: Auditing = Auditing()
+    """What reward models are examined for before anything is ranked by them, and what is too much."""
     diagnosing: Diagnosing | None = None
     """Look at every pair, before training, for what may push its preferred response away: `diagnosing = {}`."""
 
@@ -258,18 +272,19 @@ class Study(
         Raises:
             StudyError: names field, file, what is wrong and the remedy.
         """
-        for where, config in self._sources():
-            if config.kind == "pretrained":
-                try:
-                    check_folder(config.path)
-                    if isinstance(config, Pretrained):
-                        check_scorer(config.path)
-                except StudyError as error:
-                    raise StudyError(f"{where}.path: {error}") from error
+        for name, base in self.bases.items():
+            if isinstance(base, PretrainedBase):
+                with naming(f"bases.{name}.path"):
+                    check_folder(base.path)
         for name, kind in self.reward_models.items():
+            try:
+                kind.check()
+            except StudyError as error:
+                raise StudyError(f"reward_models.{name}.{error}") from error
             if isinstance(kind, Refusal):
                 check_judge(f"reward_models.{name}.judge", kind.judge, self.collecting)
         self._check_tokenizers()
+        _check_extras(self)
         for name, policy in self.policies.items():
             if policy.demonstrations is not None:
                 try:
@@ -320,11 +335,11 @@ class Study(
         """
         learnt, asked = records(pairs[pairs["split"] == "reward"], NAMED), self.asked(pairs)
         for name, kind in self.reward_models.items():
-            if not isinstance(kind, Trained | Pretrained):
+            if not isinstance(kind, Trained | Published):
                 continue
             who = f"reward_models.{name}"
             remedy = f"{SHORTER}, or set {who}.truncate = true" if hasattr(kind, "truncate") else SHORTER
-            for model in [who] if isinstance(kind, Pretrained) else [f"bases.{base}" for base in self._bases_of(kind)]:
+            for model in [who] if isinstance(kind, Published) else [f"bases.{base}" for base in self._bases_of(kind)]:
                 if isinstance(kind, Trained) and kind.on_policy < 1:
                     shorter = f"leave longer pairs out by {who}.training.max_length, at most what it holds"
                     rows, most = learnt[: kind.pairs], kind.training.max_length
@@ -372,7 +387,7 @@ class Study(
 
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
-        _check_written("", self)
+        _check_written(self)
         if self.ground_truth is not None:
             known("ground_truth", self.ground_truth, self.reward_models)
         for name, policy in self.policies.items():
@@ -381,11 +396,14 @@ class Study(
         for name, kind in self.reward_models.items():
             for part in kind.components:
                 known(f"reward_models.{name}.of", part, self.reward_models)
-            for attribute in ("base", "on_policy_of"):
+            for attribute in ("base", "on_policy_of", "policy"):
                 if (value := getattr(kind, attribute, None)) is not None:
                     known(f"reward_models.{name}.{attribute}", value, self.policies)
             if isinstance(kind, Trained):
                 _check_on_policy(f"reward_models.{name}", kind, self.ground_truth)
+            if (kind.pool or isinstance(kind, Sieved)) and not self.pools:
+                told = f'{kind.kind} must know rewards of a policy\'s samples, and flow = "{self.flow}" has none'
+                raise StudyError(f'reward_models.{name}.kind: {told}; leave it out, or ask flow = "teach"')
         self.check_words("dataset", self.dataset)
         _acyclic(self.reward_models)
         if self.ground_truth is not None and self.made_here(self.ground_truth):
@@ -418,6 +436,8 @@ class Study(
             if getattr(config, "source", None) == "local" and not Path(config.path).exists():
                 raise StudyError(f"{where}.path: {config.path}: nothing there; give a file or a folder that is")
             check_there(config, where)
+            for field in ("base_path", "chat_template"):
+                check_place(getattr(config, field, None), f"{where}.{field}")
         for where, data in self.datasets().items():
             check_place(data.tokenizer, f"{where}.tokenizer")
 
@@ -455,21 +475,22 @@ def known(where: str, name: str, members: dict[str, Any]) -> None:
         raise StudyError(f"{where}: no {name!r} there; {nearest(name, list(members))}")
 
 
-def _check_written(where: str, value: Any) -> None:
+def _check_written(study: Study) -> None:
     """Refuse a class of somebody's own, wherever a study names it, that leaves out what its family asks for."""
-    kind = type(value)
-    if isinstance(value, Registry) and (names := lacking(kind)):
-        told = (
-            f"{kind.__module__}:{kind.__name__} has no {' and no '.join(names)}; write it, as docs/extending.md shows"
-        )
-        raise StudyError(f"{where}.{kind.key}: {told}")
-    inside: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, Config):
-        inside = ((name, getattr(value, name)) for name in kind.model_fields)
-    elif isinstance(value, dict | tuple):
-        inside = value.items() if isinstance(value, dict) else enumerate(value)
-    for name, part in inside:
-        _check_written(f"{where}.{name}" if where else str(name), part)
+    for where, value in inside(study):
+        kind: Any = type(value)
+        if isinstance(value, Registry) and (names := lacking(kind)):
+            told = f"{kind.__module__}:{kind.__name__} has no {' and no '.join(names)}"
+            raise StudyError(f"{where}.{kind.key}: {told}; write it, as docs/extending.md shows")
+
+
+def _check_extras(study: Study) -> None:
+    """Refuse an engine or an adapter, wherever a study names it, for which a package is missing."""
+    for where, value in inside(study):
+        if isinstance(value, Sampling):
+            check_engine(where, value)
+        if isinstance(value, Lora):
+            value.check(where)
 
 
 def lacking(kind: type) -> list[str]:

@@ -11,6 +11,7 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from rmpipe.claim import CLAIMED, Claim
 from rmpipe.config import Config, Runtime, StudyError
+from rmpipe.mending import Sieved
 from rmpipe.preference import check
 from rmpipe.reinforcement import Algorithm
 from rmpipe.reward import Trained
@@ -69,6 +70,7 @@ class Teaching(Study):
 
     families: ClassVar[dict[str, Any]] = {"bases": Base, "reward_models": Kind, "algorithms": Algorithm}
     named: ClassVar[tuple[str, ...]] = (*Study.named, "algorithms", "grid")
+    pools: ClassVar[bool] = True
 
     question: str = "Which reward model teaches this policy best?"
     flow: Literal["teach"] = "teach"
@@ -76,6 +78,8 @@ class Teaching(Study):
     measuring: Measuring = Measuring()
     sifting: Sifting | None = None
     """Leave out of RLHF, or put off, the prompts at which a reward model teaches a policy nothing: `sifting = {}`."""
+    allow_unsound: bool = False
+    """Teach with reward models that fail their audit, and rank them, which the answer then says of them."""
     algorithms: dict[str, SerializeAsAny[Algorithm]]
     evaluation: Evaluation = Evaluation()
     grid: tuple[Grid, ...] = (Grid(),)
@@ -111,9 +115,8 @@ class Teaching(Study):
         for name, kind in self.reward_models.items():
             if isinstance(kind, Trained) and kind.base is None:
                 raise StudyError(f"reward_models.{name}.base: missing; name the policy that it starts from")
-        if self.sifting is not None and self.sampling.split != "policy":
-            told = f'prompts are sifted by samples of them, and "{self.sampling.split}" draws none to train on'
-            raise StudyError(f"sampling.split: {told}; leave it out, or sifting")
+        if self.sampling.split != "policy":
+            self._check_unsampled()
         self._check_cells()
 
     def _check_prompts(self, pairs: pd.DataFrame | None) -> None:
@@ -128,6 +131,19 @@ class Teaching(Study):
                 told = f"{asked} prompts a step, and the policy split of seed {seed} has {there} distinct ones"
                 remedy = f"lower it to {there}, or raise dataset.policy_fraction or the number of pairs"
                 raise StudyError(f"algorithms.{name}.prompts_per_step: {told}; {remedy}")
+        for name, kind in self.reward_models.items():
+            if kind.pool and (self.sampling.prompts or there) < there:
+                sampled = f"{self.sampling.prompts} of {there} prompts are sampled"
+                told = f"{sampled}, and reward_models.{name} knows no others"
+                raise StudyError(f"sampling.prompts: {told}; raise it to {there}")
+
+    def _check_unsampled(self) -> None:
+        """What is decided by samples needs samples of the prompts to train on."""
+        mended = [f"reward_models.{name}" for name, kind in self.reward_models.items()
+                  if kind.pool or isinstance(kind, Sieved)]  # fmt: skip
+        for who, what in [("sifting", "sifted")] * (self.sifting is not None) + [(each, "mended") for each in mended]:
+            told = f'prompts are {what} by samples of them, and "{self.sampling.split}" draws none to train on'
+            raise StudyError(f"sampling.split: {told}; leave it out, or {who}")
 
     def _check_cells(self) -> None:
         """What the grid and the claims name."""

@@ -107,14 +107,15 @@ def _block(policy: str, rows: list[dict[str, Any]]) -> str:
     alike |= {(row["reward_model"], row["set"]) for row in rows if row["not_told_from"]}
     names = list(dict.fromkeys(row["reward_model"] for row in sorted(rows, key=_order)))
     sets = sorted(dict.fromkeys(row["set"] for row in rows), key=lambda name: SHIFTS.index(_shift(rows, name)))
-    first = max(12, *map(len, names))
+    marks = {row["reward_model"]: "" if row.get("sound", True) else " †" for row in rows}
+    first = max(12, *(len(name + marks[name]) for name in names))
     width, text = 19, [policy if policy != EVERY else f"{EVERY}, together"]
     for start in range(0, len(sets), per := max(1, (WIDTH - first) // (width + 2))):
         part = sets[start : start + per]
         text.append("  ".join(["reward model".ljust(first), *(name[:width].ljust(width) for name in part)]).rstrip())
         for name in names:
             shown = [_cell(cells.get((name, one)), (name, one) in alike) for one in part]
-            text.append("  ".join([name.ljust(first), *(cell.ljust(width) for cell in shown)]).rstrip())
+            text.append("  ".join([(name + marks[name]).ljust(first), *(c.ljust(width) for c in shown)]).rstrip())
     return "\n".join([*text, ""])
 
 

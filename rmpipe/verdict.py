@@ -166,11 +166,14 @@ def table(answer: dict[str, Any]) -> str:
     blocks = [_block(rows) for rows in _groups(answer["rows"])]
     notes = [NO_TRUTH] if any(row["ranked_by"] == "proxy" for row in answer["rows"]) else []
     notes.append("Gains are in standard deviations of each reward under the initial policy.")
-    notes.append("In brackets: 95 % intervals.")
+    one = any(row["seeds"] == 1 for row in answer["rows"])
+    notes.append("In brackets: 95 % intervals" + (", over prompts where there is ONE seed." if one else "."))
     if any(not row["trained"] for row in answer["rows"]):
         notes[-1] += " * constructed, not trained."
     if any(row["rank"].endswith("=") for row in answer["rows"]):
         notes[-1] += " = not told apart from the others of that rank."
+    if not all(row.get("sound", True) for row in answer["rows"]):
+        notes[-1] += " † failed its audit."
     claims = [f"{item['name']}. {item['sentence']}" for item in answer.get("contrasts", ())]
     if claims:
         notes += ["", "Claimed beforehand:", *claims]
@@ -182,7 +185,7 @@ def _block(rows: list[dict[str, Any]]) -> str:
     shown = [name for name in COLUMNS if any(row[name] for row in rows)]
     lines = [["rank", "reward model", *(COLUMNS[name] for name in shown)]]
     for row in rows:
-        name = row["reward_model"] + ("" if row["trained"] else " *")
+        name = row["reward_model"] + ("" if row["trained"] else " *") + ("" if row.get("sound", True) else " †")
         numbers = [_bare(row[column]) if column in BARE else estimate(row[column]) for column in shown]
         lines.append([row["rank"], name, *numbers])
     widths = [max(len(line[index]) for line in lines) for index in range(len(lines[0]))]

@@ -23,7 +23,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=2)
+@stage(version=2, retry=(ConnectionError, TimeoutError))
 def align(
     config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel,
     scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Prompts, seed: int,
@@ -45,7 +45,7 @@ def align(
     first, later = sieved(prompts, sieve, config.prompts_per_step, log)
     shift, scale = shift_and_scale(scores.rewards())
     proxy = scorer_of(teacher)
-    examiner = Examiner(policy, evaluation, sampling, preferences, seed, log.scratch)
+    examiner = Examiner(policy, config.dtype, evaluation, sampling, preferences, seed, log.scratch)
     examiner.rewards["proxy"] = (proxy, shift, scale)
     if truth is not None and truth_scores is not None:
         examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
@@ -86,6 +86,9 @@ class Examiner:
 
     Each look is a file in the scratch folder, so that a run that goes on after a kill has those of before.
 
+    Args:
+        dtype: what the policy in training has its weights in, so that it begins at no divergence.
+
     Attributes:
         rewards: name -> (scorer, shift, scale); rewards are kept shifted and scaled, in standard deviations of the
             initial policy's.
@@ -94,13 +97,14 @@ class Examiner:
     def __init__(
         self,
         policy: Weights,
+        dtype: str,
         evaluation: Evaluation,
         sampling: Sampling,
         preferences: Prompts,
         seed: int,
         scratch: Path,
     ):
-        self.reference, self.evaluation, self.seed = lm.load(policy.model), evaluation, seed
+        self.reference, self.evaluation, self.seed = lm.load(policy.model, dtype), evaluation, seed
         self.options = lm.options(sampling, samples=evaluation.responses, batch_size=evaluation.batch_size)
         self.prompts = preferences.prompts("test")[1][: evaluation.prompts]
         self.rewards: dict[str, tuple[Scorer, float, float]] = {}

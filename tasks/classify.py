@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from rmpipe import policy as lm
+from rmpipe import engine
 from rmpipe.artifact import Measurement, Preferences, Weights
 from rmpipe.displacing import Refusing
 from rmpipe.interval import bootstrap, share
@@ -27,7 +27,7 @@ def classify(
     import pandas as pd
 
     ids, prompts = (part[: config.sampling.prompts] for part in preferences.prompts("test"))
-    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config.sampling), seed=seed, progress=log.progress)
+    drawn = engine.draw(policy, prompts, config.sampling, seed=seed, progress=log.progress)
     flat = [
         (key, prompt, text) for key, prompt, item in zip(ids, prompts, drawn, strict=True) for text in item.responses
     ]

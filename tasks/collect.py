@@ -14,7 +14,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=2)
+@stage(version=2, retry=(ConnectionError, TimeoutError))
 def collect(
     config: Collecting, policy: Weights, preferences: Preferences, truth: RewardModel, seed: int, *, out: Path, log: Log
 ) -> Preferences:
@@ -26,7 +26,7 @@ def collect(
 
     prompts = preferences.prompts("reward")[1][: config.prompts]
     options = lm.options(config, samples=2)
-    drawn = lm.sample(lm.load(policy.model), prompts, **options, seed=seed, progress=log.progress)
+    drawn = lm.sample(lm.load(policy.model, policy.dtype), prompts, **options, seed=seed, progress=log.progress)
     responses = [sample.responses for sample in drawn]
     flat = [(prompt, text) for prompt, texts in zip(prompts, responses, strict=True) for text in texts]
     rewards = np.asarray(scorer_of(truth)([p for p, _ in flat], [t for _, t in flat])).reshape(len(prompts), 2)

@@ -36,7 +36,7 @@ def diagnose(config: Diagnosing, base: Weights, preferences: Preferences, *, out
     import pandas as pd
 
     rows = records(preferences.split(config.split)[: config.limit], ("id", "prompt", "chosen", "rejected"))
-    table = pd.concat(list(_chunks(config, policy.load(base.model), rows, log)), ignore_index=True)
+    table = pd.concat(list(_chunks(config, policy.load(base.model, base.dtype), rows, log)), ignore_index=True)
     asked = [json.dumps(row["prompt"]) for row in rows]
     texts = pd.DataFrame({name: [row[name] for row in rows] for name in ("id", "chosen", "rejected")})
     texts.insert(1, "prompt", asked)

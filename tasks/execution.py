@@ -24,20 +24,21 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from rmpipe.artifact import Artifact, handles
-from rmpipe.config import Runtime, StudyError, flatten
+from rmpipe.config import Runtime, StudyError, flatten, inside
 from rmpipe.journal import Execution, Journal
 from rmpipe.store import Store, write_whole
+from tasks.launch import make
 from tasks.stage import Call, staleness
 
 PACKAGES = (
     "torch", "transformers", "trl", "datasets", "mlflow", "prefect", "pandas", "numpy", "nltk", "rouge-score",
-    "sacrebleu",
+    "sacrebleu", "peft", "accelerate",
 )  # fmt: skip
 CURVES = "curves.jsonl"
 Say = Callable[[str, str, Any], None]  # kind of event, address, what
@@ -82,6 +83,10 @@ class Log:
     points: dict[tuple[str, int], tuple[float, int]] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.read()
+
+    def read(self) -> None:
+        """Take the points that are written down, by this process or another."""
         self.points = {}
         with suppress(FileNotFoundError):
             for line in (self.scratch / CURVES).read_text().splitlines():
@@ -162,7 +167,7 @@ def _make(call: Call, store: Store, errand: Errand, log: Log, part: Path, began:
     ledger = Ledger(store.home)
     entry = ledger.begin(_execution(call, errand))
     try:
-        draft = call.stage.function(**call.told, out=part, log=log)
+        draft = make(call, part, log)
         record = _record(call, draft, entry.run_id, time.monotonic() - began) | {"study": errand.study}
         record |= store.seal(part)
         ledger.dress(entry, record, log.curve)
@@ -189,6 +194,7 @@ def _record(call: Call, draft: Artifact, run_id: str, seconds: float) -> dict[st
         "code": call.code,
         "read": _read(call),
         "runtime": runtime(call),
+        "device": device(),
         **surroundings(),
     }
 
@@ -199,8 +205,11 @@ def runtime(call: Call) -> dict[str, Any]:
 
 
 def _runtime(value: Any) -> dict[str, Any]:
-    fields = getattr(type(value), "model_fields", {})
-    return {name: str(getattr(value, name)) for name, item in fields.items() if Runtime in item.metadata}
+    return {
+        f"{where}.{name}" if where else name: str(getattr(section, name))
+        for where, section in inside(value)
+        for name, item in type(section).model_fields.items() if Runtime in item.metadata
+    }  # fmt: skip
 
 
 @cache
@@ -209,9 +218,23 @@ def surroundings() -> dict[str, Any]:
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
     return {
         "commit": commit.stdout.strip() or None,
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "machine": {"python": platform.python_version(), "processor": platform.machine(), "threads": _threads()},
     }
+
+
+def _version(name: str) -> str | None:
+    """None of a package that is not there, as an extra may not be."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def device() -> str:
+    """What a stage of this process computes on, where it has looked."""
+    torch = sys.modules.get("torch")
+    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else "cpu"
 
 
 def _threads() -> int:
@@ -347,6 +370,15 @@ def _import(modules: list[str]) -> None:
     gc.freeze()  # trainers collect garbage at every start: half a second over all that was imported
 
 
+def _where(error: BaseException) -> str:
+    """The place in a study's own code that raised, where it was that."""
+    ours = Path(__file__).parents[1]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    last = Path(frames[-1].filename) if frames else ours
+    others = last.is_relative_to(ours) or last.is_relative_to(sys.base_prefix) or "site-packages" in last.parts
+    return "" if others else f" ({last.name}:{frames[-1].lineno} in {frames[-1].name})"
+
+
 def _speak_into(file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     stream = file.open("a")
@@ -369,7 +401,7 @@ def _work(call: Call, errand: Errand) -> Outcome:
     except Exception as error:
         trace, again = traceback.format_exc(), isinstance(error, call.stage.retry)
         print(trace, flush=True)
-        text = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, StudyError) else f"{type(error).__name__}: {error}{_where(error)}"
         return Outcome(
             call.address, "failed", error=text, trace=trace, bad_input=isinstance(error, StudyError), again=again
         )

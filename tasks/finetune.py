@@ -22,6 +22,7 @@ def finetune(
     Args:
         content: SHA-256 of the demonstrations' file or folder, empty when there is none.
     """
-    rows = demonstrations.rows(seed, preferences.split("reward"))
+    split = "policy" if demonstrations.labels else "reward"  # what is not held out
+    rows = demonstrations.rows(seed, preferences.split(split))
     trained(base.model, rows, out / "model", config=config, seed=seed, log=log)
     return Weights.at(out, f"{base.address} on {len(rows)} demonstrations", demonstrations=float(len(rows)))

@@ -23,7 +23,7 @@ SHOWN = 4
 """Unlike responses of a prompt that are kept with their rewards."""
 
 
-@stage(version=1)
+@stage(version=1, retry=(ConnectionError, TimeoutError))
 def gauge(
     config: Gauging, policy: Weights, rollouts: Rollouts, scores: Scores, others: Rollouts, other_scores: Scores,
     reward: RewardModel, seed: int, *, out: Path, log: Log,
@@ -44,7 +44,7 @@ def gauge(
     import pandas as pd
 
     rewards, drawn = scores.rewards().astype("float64"), rollouts.table()
-    prompts, model = [row["prompt"] for row in records(drawn, ("prompt",))], lm.load(policy.model)
+    prompts, model = [row["prompt"] for row in records(drawn, ("prompt",))], lm.load(policy.model, policy.dtype)
     columns = moments(rewards, config.threshold)
     if config.answers:
         columns |= _exact(config, model, prompts, reward, log)

@@ -13,7 +13,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=1, retry=(ConnectionError, TimeoutError))
 def generate(
     config: Generating, reward_model: RewardModel, base: Weights, truth: RewardModel, preferences: Preferences,
     seed: int, *, out: Path, log: Log,
@@ -29,8 +29,9 @@ def generate(
     scorer = scorer_of(truth)
     columns: dict[str, Any] = {"prompt": prompts}
     told: dict[str, float] = {}
-    for name, folder in (("after", reward_model.model), ("before", base.model)):
-        drawn = lm.sample(lm.load(folder), prompts, **lm.options(config.sampling), seed=seed, progress=log.progress)
+    trained = (reward_model.model, lm.dtype_of(reward_model.model))
+    for name, place in (("after", trained), ("before", (base.model, base.dtype))):
+        drawn = lm.sample(lm.load(*place), prompts, **lm.options(config.sampling), seed=seed, progress=log.progress)
         texts = [item.responses for item in drawn]
         rewards = _judged(scorer, prompts, texts)
         columns |= {f"responses_{name}": texts, f"solved_{name}": (rewards >= config.right).any(axis=1)}

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rmpipe import generalisation, trust
-from rmpipe.artifact import Measurement, Ranking, Rollouts
+from rmpipe import audited, generalisation, trust
+from rmpipe.artifact import Audit, Measurement, Ranking, Rollouts
 from rmpipe.interval import Estimate, share
 from rmpipe.text import readable
 from tasks.execution import Log
@@ -20,7 +20,8 @@ EXAMPLES = 2
 @stage(version=1)
 def judge(
     trials: list[dict[str, Any]], claims: list[dict[str, Any]], about: dict[str, Any], measurements: list[Measurement],
-    separations: list[Measurement], written: list[Rollouts | None], *, out: Path, log: Log,
+    separations: list[Measurement], written: list[Rollouts | None], audits: dict[str, list[Audit]] | None = None,
+    *, out: Path, log: Log,
 ) -> Ranking:  # fmt: skip
     """Accuracies on every set with intervals over bases, every two reward models compared, the claims judged.
 
@@ -33,6 +34,7 @@ def judge(
         measurements: one a trial.
         separations: what each policy's representations foretold.
         written: what implicit reward models wrote themselves, one a trial, None where nothing was asked for.
+        audits: of each reward model, one a trial.
     """
     import pandas as pd
 
@@ -54,7 +56,10 @@ def judge(
     answer["separations"] = _separations(about, separations)
     answer["generation"] = _generation(trials, told, written, about["draws"])
     answer["samples"] = _samples(trials, pairs)
-    answer["sentences"] = trust.sentences(answer["rows"], answer["generation"])
+    answer["audits"] = audited.told(audits or {})
+    answer["rows"] = audited.marked(answer["rows"], answer["audits"])
+    said = audited.sentences(answer["audits"], about["ground_truth"])
+    answer["sentences"] = [*trust.sentences(answer["rows"], answer["generation"]), *said]
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
     (out / "table.txt").write_text(trust.table(answer))
     return Ranking.at(out, f"{len(answer['rows'])} rows")

@@ -17,7 +17,7 @@ from tasks.stage import stage
 def measure(
     config: Measuring,
     scores: Scores,
-    pair_scores: Scores,
+    pair_scores: Scores | None,
     rollouts: Rollouts,
     truth_scores: Scores | None,
     *,
@@ -28,19 +28,18 @@ def measure(
 
     Args:
         scores: rewards over the policy's rollouts.
-        pair_scores: rewards over the test pairs, for the accuracy off-policy.
+        pair_scores: rewards over the test pairs, for the accuracy off-policy, where there are such pairs.
         truth_scores: the ground truth's rewards over the same rollouts, where there is one.
     """
-    import numpy as np
     import pandas as pd
 
     rewards, table = scores.rewards(), rollouts.table()
-    lengths = np.stack(table["tokens"].to_list())
     truth = truth_scores.rewards() if truth_scores else None
-    columns = per_prompt(rewards, lengths, truth, config.threshold)
+    columns = per_prompt(rewards, rollouts.lengths(), truth, config.threshold)
     numbers = {name: interval.bootstrap(values, draws=config.draws).json() for name, values in columns.items()}
     numbers |= whitened(rewards, truth, config.draws)
-    numbers |= off_policy(pair_scores.pairs(), pair_scores.inputs["texts"].split("test"), config.draws)
+    if pair_scores is not None:
+        numbers |= off_policy(pair_scores.pairs(), pair_scores.inputs["texts"].split("test"), config.draws)
     spread = {name: variance.quartiles(columns[name]) for name in ("variance", "variance_raw")}
     (out / "measurement.json").write_text(json.dumps(numbers, indent=1))
     (out / "quartiles.json").write_text(json.dumps(spread))
@@ -55,7 +54,7 @@ def per_prompt(rewards: Any, lengths: Any, truth: Any, threshold: float) -> dict
 
     Args:
         rewards: (prompts, samples), reward units.
-        lengths: (prompts, samples), tokens.
+        lengths: (prompts, samples), tokens or characters.
         truth: (prompts, samples) or None.
         threshold: std of the whitened reward below which a prompt is flat.
 

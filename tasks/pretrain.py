@@ -39,21 +39,22 @@ def fetch(config: PretrainedBase, content: str, *, out: Path, log: Log) -> Weigh
         with reaching(config.path, "bases.path", "give the id of a model on the hub, with its revision, or a folder"):
             path = Path(snapshot_download(config.path, revision=config.revision, allow_patterns=patterns))
     if config.added_tokens:
-        _with_tokens(path, config.added_tokens, out / "model")
+        _with_tokens(path, config, out / "model")
         return Weights.at(out, f"{config.path} and {len(config.added_tokens)} tokens")
-    (out / "reference.json").write_text(json.dumps({"path": str(path), "content": content}))
+    told = {"path": str(path), "content": content} | ({"dtype": config.dtype} if config.dtype != "float32" else {})
+    (out / "reference.json").write_text(json.dumps(told))
     return Weights.at(out, config.path)
 
 
-def _with_tokens(path: Path, tokens: tuple[str, ...], out: Path) -> None:
+def _with_tokens(path: Path, config: PretrainedBase, out: Path) -> None:
     """Save a model whose tokenizer has more tokens, the new embeddings drawn by a fixed seed."""
     import torch
     from transformers import AddedToken
 
     from rmpipe.algorithm import load
 
-    model, tokenizer = load(path)
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in tokens])
+    model, tokenizer = load(path, dtype=config.dtype)
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in config.added_tokens])
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         with torch.random.fork_rng():
             torch.manual_seed(0)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmpipe import ranking
-from rmpipe.artifact import Measurement, Policy, Ranking
+from rmpipe import audited, curriculum, overoptimisation, ranking
+from rmpipe.artifact import Audit, Measurement, Policy, Ranking
 from rmpipe.sieve import DIFFERENCE
 from rmpipe.text import readable
 from rmpipe.verdict import WIDTH
 from tasks.execution import Log
 from tasks.stage import stage
 
+FLATTEST = 3
+"""Prompts that a report shows of each policy and reward model."""
 NONE = {"value": None, "low": None, "high": None}
 
 
 @stage(version=2)
 def rank(
     cells: list[dict[str, Any]], claims: list[dict[str, Any]], about: dict[str, Any],
-    measurements: list[Measurement], policies: list[Policy], *, out: Path, log: Log,
+    measurements: list[Measurement], policies: list[Policy], audits: dict[str, list[Audit]] | None = None,
+    *, out: Path, log: Log,
 ) -> Ranking:  # fmt: skip
     """One table with intervals, the correlations of every property with both gains, and the study's claims judged.
 
@@ -31,17 +35,22 @@ def rank(
         about: name, question and ground truth of the study.
         measurements: one a cell.
         policies: the policy that each cell trained.
+        audits: of each reward model and of the ground truth, one a seed.
     """
     import pandas as pd
 
     rows = [_row(*item) for item in zip(cells, measurements, policies, strict=True)]
     answer = ranking.answer(pd.DataFrame(rows), claims)
     answer |= about | {"seeds": sorted({cell["seed"] for cell in cells})}
+    answer["audits"] = audited.told(audits or {})
+    answer["rows"] = audited.marked(answer["rows"], answer["audits"])
     answer["policies"] = list(dict.fromkeys(cell["policy"] for cell in cells))
     answer["algorithms"] = list(dict.fromkeys(cell["algorithm"] for cell in cells))
     answer["controls"] = _controls(rows)
     answer["curves"] = [_curve(cell, policy) for cell, policy in zip(cells, policies, strict=True)]
+    answer["overoptimisation"] = overoptimisation.answer(answer["curves"])
     answer["variance_per_prompt"] = _variances(cells, measurements)
+    answer["flattest"] = _flattest(cells, measurements)
     answer["samples"] = [
         text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])
     ]
@@ -50,6 +59,10 @@ def rank(
     if sifted := _sifted(policies):
         answer["sentences"][-2:-2] = [sifted, DIFFERENCE]
         table += textwrap.fill(sifted, WIDTH, subsequent_indent="  ") + "\n"
+    table += _paragraphs("How far to go:", answer["overoptimisation"]["sentences"])
+    said = audited.sentences(answer["audits"], about["ground_truth"])
+    answer["sentences"] = [*said, *answer["sentences"]]
+    table += _paragraphs("", said)
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
     (out / "table.txt").write_text(table)
     return Ranking.at(out, f"{len(answer['rows'])} rows")
@@ -67,6 +80,12 @@ def _sifted(policies: list[Policy]) -> str:
             told.append(f"{' to '.join(map(str, sorted({min(counts), max(counts)})))} {name}")
     left = " and ".join(told) or "none left out"
     return f"Sifted: of the prompts that were sampled, {left} by each reward model under its policy; others are kept."
+
+
+def _paragraphs(title: str, sentences: list[str]) -> str:
+    """Sentences below a title, as a terminal shows them; nothing where there are none."""
+    told = [textwrap.fill(text, WIDTH, subsequent_indent="  ") for text in sentences]
+    return "\n".join(["", *([title] if title else []), *told, ""]) if told else ""
 
 
 def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict[str, Any]:
@@ -105,14 +124,35 @@ def _curve(cell: dict[str, Any], policy: Policy) -> dict[str, Any]:
 
 def _variances(cells: list[dict[str, Any]], measurements: list[Measurement]) -> list[dict[str, Any]]:
     """Variance prompt by prompt, of the first seed, each policy and reward model once."""
+    return [
+        {**names, "values": measurement.table()["variance"].round(4).to_list()}
+        for names, measurement in _first_seed(cells, measurements)
+    ]
+
+
+def _flattest(cells: list[dict[str, Any]], measurements: list[Measurement]) -> list[dict[str, Any]]:
+    """How many prompts teach nothing, and the flattest with samples; of the first seed."""
+    found = []
+    for names, measurement in _first_seed(cells, measurements):
+        rollouts, scores = measurement.inputs["rollouts"], measurement.inputs["scores"]
+        threshold, share = measurement.record["config"]["threshold"], measurement.numbers()["flat_share"]
+        rows = curriculum.flattest(rollouts, scores, threshold, FLATTEST, 2)
+        prompts = [{name: row[name] for name in ("white_std", "flat", "responses")}
+                   | {"prompt": readable(row["prompt"])} for row in rows]  # fmt: skip
+        found.append(names | {"threshold": threshold, "share": share and share["value"], "prompts": prompts})
+    return found
+
+
+def _first_seed(
+    cells: list[dict[str, Any]], measurements: list[Measurement]
+) -> Iterator[tuple[dict[str, str], Measurement]]:
+    """The measurements of the first seed, each policy and reward model once."""
     seed, seen = cells[0]["seed"], {}
     for cell, measurement in zip(cells, measurements, strict=True):
         if cell["seed"] == seed:
             seen[cell["policy"], cell["reward_model"]] = measurement
-    return [
-        {"policy": policy, "reward_model": model, "values": measurement.table()["variance"].round(4).to_list()}
-        for (policy, model), measurement in seen.items()
-    ]
+    for (policy, model), measurement in seen.items():
+        yield {"policy": policy, "reward_model": model}, measurement
 
 
 def _samples(cell: dict[str, Any], policy: Policy, seed: int) -> list[dict[str, Any]]:

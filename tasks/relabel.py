@@ -15,7 +15,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=1, retry=(ConnectionError, TimeoutError))
 def relabel(
     preferences: Preferences, truth: RewardModel, ties: Literal["keep", "drop"] = "drop", *, out: Path, log: Log
 ) -> Preferences:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rmpipe import policy as lm
+from rmpipe import engine
 from rmpipe.artifact import Prompts, Rollouts, Weights
 from rmpipe.study import Sampling
 from tasks.execution import Log
@@ -21,7 +21,7 @@ def sample(config: Sampling, policy: Weights, preferences: Prompts, seed: int, *
     import pandas as pd
 
     names, prompts = (part[: config.prompts] for part in preferences.prompts(config.split))
-    drawn = lm.sample(lm.load(policy.model), prompts, **lm.options(config), seed=seed, progress=log.progress)
+    drawn = engine.draw(policy, prompts, config, seed=seed, progress=log.progress)
     columns = {
         name: [getattr(item, name) for item in drawn] for name in ("responses", "tokens", "finished", "logprobs")
     }

@@ -35,6 +35,10 @@ def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferen
     else:
         rewards = _of_pairs(scorer, texts)
         np.save(out / "pairs.npy", rewards)
+    unread = {"unparsed": float(scorer.unparsed)} if hasattr(scorer, "unparsed") else {}
+    if unread:
+        log.metrics(unread)
+    if not isinstance(texts, Rollouts):
         del scorer  # one model at a time
         if looks := reward_model.looks():
             told = {"batch_tokens": config.batch_tokens}
@@ -44,7 +48,7 @@ def score(config: Scoring, reward_model: RewardModel, texts: Rollouts | Preferen
         untold = f"of {int(np.isnan(rewards).sum())} of {rewards.size} responses it cannot tell"
         raise StudyError(f"{reward_model.address}: {untold}; it may label pairs, and give no rewards")
     shape = " x ".join(map(str, rewards.shape))
-    return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)))
+    return Scores.at(out, shape, mean=float(rewards.mean()), std=float(rewards.std(ddof=1)), **unread)
 
 
 def _of_pairs(scorer: Scorer, pairs: Preferences) -> np.ndarray:

@@ -30,7 +30,7 @@ def separate(
     """
     import pandas as pd
 
-    model = policy.load(base.model)
+    model = policy.load(base.model, base.dtype)
     seen = _differences(model, preferences.split("reward")[: config.pairs])
     found: dict[str, dict[str, Any]] = {}
     for number, (name, pairs) in enumerate(sets.items()):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property, update_wrapper
-from typing import Any, Generic, TypeVar, get_type_hints
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 from rmpipe.artifact import Artifact, addresses, handles
 from rmpipe.code import changed, code_key, remembered
@@ -24,6 +24,7 @@ from rmpipe.store import Store
 A = TypeVar("A", bound=Artifact)
 _plan: ContextVar[Plan | None] = ContextVar("plan", default=None)
 _labels: ContextVar[dict[str, Any] | None] = ContextVar("labels", default=None)
+_guards: ContextVar[tuple[Any, ...]] = ContextVar("guards", default=())
 
 
 @contextmanager
@@ -36,6 +37,26 @@ def labelled(**labels: Any) -> Iterator[None]:
         _labels.reset(token)
 
 
+@contextmanager
+def guarded(*guards: Guard) -> Iterator[None]:
+    """What must be made, and not object, before the calls inside are made; never part of an address."""
+    token = _guards.set(guards)
+    try:
+        yield
+    finally:
+        _guards.reset(token)
+
+
+class Guard(Protocol):
+    """An artifact that may object to what is to be made."""
+
+    address: str
+
+    def objection(self) -> str | None:
+        """Why not, with the remedy; None where it has none."""
+        ...
+
+
 @dataclass(frozen=True)
 class Call:
     """One stage told one thing: all that is needed to make its artifact, here or in another process."""
@@ -43,6 +64,7 @@ class Call:
     stage: Stage
     told: dict[str, Any]  # arguments as given: configuration and handles
     labels: dict[str, Any] = field(default_factory=dict)
+    guards: tuple[Guard, ...] = ()
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -65,6 +87,16 @@ class Call:
         """The handles it reads, each once."""
         found = handles([self.told[name] for name in self.stage.inputs])
         return list({handle.address: handle for handle in found}.values())
+
+    @property
+    def awaits(self) -> list[str]:
+        """The addresses of what must be there before it is made: what it reads, and its guards."""
+        return [*(need.address for need in self.needs), *(guard.address for guard in self.guards)]
+
+    @property
+    def objections(self) -> list[str]:
+        """What its guards, which must be there, have against it."""
+        return [told for guard in self.guards if (told := guard.objection())]
 
     @cached_property
     def code(self) -> dict[str, str]:
@@ -120,10 +152,13 @@ class Stage(Generic[A]):
         missing = [n for n in (*self.inputs, *self.settings) if n not in bound.arguments]
         if missing:
             raise TypeError(f"{self.name}() is missing {', '.join(missing)}")
-        call = Call(self, dict(bound.arguments), dict(_labels.get() or {}))
+        call = Call(self, dict(bound.arguments), dict(_labels.get() or {}), _guards.get())
         plan = _plan.get()
         if plan is None:
             from tasks.execution import perform
+
+            if objections := call.objections:
+                raise StudyError("; ".join(objections))
 
             perform(call, Store())
             return self.output(call.address, Store().home)
@@ -221,7 +256,7 @@ class Plan:
         kept: set[str] = set()
         for address, step in reversed(self.steps.items()):
             if step.call.stage.name in only or address in kept:
-                kept |= {address, *(need.address for need in step.call.needs)}
+                kept |= {address, *step.call.awaits}
         self.steps = {address: step for address, step in self.steps.items() if address in kept}
 
     def check_names(self, names: tuple[str, ...], option: str) -> None:

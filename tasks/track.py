@@ -38,14 +38,14 @@ def track(
     """
     import pandas as pd
 
-    begin = lm.load(before.model)
+    begin = lm.load(before.model, before.dtype)
     rows = {name: _rows(preferences, split, config.pairs) for name, split in SETS.items()}
     pairs = {name: _ids(begin.tokenizer, part) for name, part in rows.items() if part}
     states: dict[int, dict[str, Any]] = {0: _likelihoods(begin, pairs)}
     for number, look in enumerate(after.looks()):
-        states[int(look)] = _likelihoods(lm.load(after.look(look) / "model"), pairs)
+        states[int(look)] = _likelihoods(lm.load(after.look(look) / "model", after.dtype), pairs)
         log.progress(number + 1, len(after.looks()) + 1)
-    end = lm.load(after.model)
+    end = lm.load(after.model, after.dtype)
     states[_last_step(after)] = _likelihoods(end, pairs)
     frame = pd.concat([_frame(name, rows[name], states) for name in pairs], ignore_index=True)
     frame.to_parquet(out / "prompts.parquet", index=False)

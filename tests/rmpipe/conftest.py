@@ -93,6 +93,45 @@ def same(one: Path, other: Path) -> bool:
     return before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
 
 
+def train_any(kind: str, base: Path, out: Path, log: Log, *, seed: int = 1, **told: Any) -> Any:
+    """Train in one of all ways, on a few rows of the world, and give the reward model that came of it, if one did.
+
+    Args:
+        kind: finetune, explicit, mean, implicit, generative, rloo or grpo.
+        told: what the training is told.
+    """
+    from rmpipe import world
+    from rmpipe.algorithm import Finetuning, Optimiser, PairTraining, finetune
+    from rmpipe.explicit import Explicit, RewardTraining
+    from rmpipe.generative import Generative
+    from rmpipe.implicit import Implicit
+    from rmpipe.reinforcement import Algorithm, align
+
+    told = {"steps": 2, "optimiser": Optimiser(learning_rate=0.02), **told}
+    if kind == "finetune":
+        rows = world.demonstrations("weak", 0, 40)
+        return finetune(base, rows, out, config=Finetuning(**{"batch_size": 4, **told}), seed=seed, log=log)
+    if kind in ("rloo", "grpo"):
+        short: Any = {"prompts_per_step": 4, "samples_per_prompt": 3, "max_new_tokens": 6, **told}
+
+        def varied(prompts: list[Any], responses: list[str]) -> list[float]:
+            return [float(len({word[0] for word in response.split()})) for response in responses]
+
+        config: Any = Algorithm.family[kind](**short)
+        return align(base, world.prompts(0, 20), varied, out, config=config, seed=seed, log=log)
+    pairs: Any = {"batch_size": 4, **told}
+    answers = {"template": "{prompt}{response} <react>", "yes": " liked", "no": " disliked"}
+    models: dict[str, Any] = {
+        "explicit": lambda: Explicit(training=RewardTraining(**pairs)),
+        "mean": lambda: Explicit(read="mean", training=RewardTraining(**pairs)),
+        "implicit": lambda: Implicit(training=PairTraining(**pairs)),
+        "generative": lambda: Generative(training=PairTraining(**pairs), **answers),
+    }
+    model = models[kind]()
+    model.train(base, world.preferences(0, 40), out, seed=seed, log=log)
+    return model
+
+
 def check_seed_and_kill(train: Callable[..., None], folder: Path) -> None:
     """A seed decides the weights, and a killed run ends in the same.
 

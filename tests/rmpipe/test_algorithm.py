@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,14 @@ from pydantic import ValidationError  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainingArguments  # noqa: E402
 
 from rmpipe import world  # noqa: E402
+from rmpipe.adapter import Lora  # noqa: E402
 from rmpipe.algorithm import Finetuning, Optimiser, finetune, fitting, trainer_arguments  # noqa: E402
 from rmpipe.config import Config, StudyError  # noqa: E402
 from rmpipe.explicit import RewardTraining, train_reward_model  # noqa: E402
+from rmpipe.policy import dtype_of  # noqa: E402
 from rmpipe.scoring import SequenceScorer  # noqa: E402
 from rmpipe.text import encode  # noqa: E402
-from tests.rmpipe.conftest import Log, check_seed_and_kill, new_log, same, weights  # noqa: E402
+from tests.rmpipe.conftest import Log, check_seed_and_kill, new_log, same, train_any, weights  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moved(one: Path, other: Path) -> float:
     """By how much the weight that differs most differs."""
     before, after = weights(one), weights(other)
-    return max((before[name] - after[name]).abs().max().item() for name in before)
+    return max((before[name] - after[name]).abs().max().item() for name in before.keys() & after.keys())
 
 
 def train(kind: str, base: Path, out: Path, log: Log, *, seed: int = 1, checkpoint_seconds: float = 60.0) -> None:
@@ -177,6 +180,60 @@ def test_a_micro_batch_that_does_not_divide_the_batch_is_refused():
         Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=3)
     for micro in (1, 2, 4, 8):  # one larger than the batch is the batch
         assert Finetuning(steps=1, optimiser=OPTIMISER, batch_size=4, micro_batch=micro).micro_batch == micro
+
+
+@pytest.mark.parametrize(("world", "micro", "expected"), [(1, None, (12, 1)), (2, None, (6, 1)), (2, 3, (3, 2))])
+def test_processes_share_a_step(world: int, micro: int | None, expected: tuple, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setenv("WORLD_SIZE", str(world))
+    config, kind = Finetuning(steps=1, optimiser=OPTIMISER), partial(SimpleNamespace, n_gpu=1)
+    told = trainer_arguments(kind, config, 1, new_log(tmp_path), batch=12, micro=micro)  # type: ignore[arg-type]
+    assert (told.per_device_train_batch_size, told.gradient_accumulation_steps) == expected
+
+
+def test_processes_that_do_not_divide_a_step_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    told: dict[str, Any] = {"steps": 1, "optimiser": OPTIMISER, "batch_size": 12}
+    with pytest.raises(ValidationError, match="processes = 5 does not divide batch_size = 12; take a divisor"):
+        Finetuning(**told, processes=5)
+    with pytest.raises(ValidationError, match="micro_batch = 4 does not divide batch_size = 12 over processes = 2;"):
+        Finetuning(**told, processes=2, micro_batch=4)
+    monkeypatch.setenv("WORLD_SIZE", "5")  # however it was launched
+    with pytest.raises(StudyError, match="processes = 5 with micro_batch = 2 do not divide the batch of 12; take"):
+        trainer_arguments(TrainingArguments, Finetuning(**told), 1, new_log(tmp_path), batch=12)
+
+
+@pytest.mark.parametrize(("kind", "adapter"), [("explicit", None), ("rloo", None), ("finetune", Lora(rank=2))])
+def test_checkpointing_is_speed_alone(kind: str, adapter: Lora | None, base: Path, tmp_path: Path):
+    for name, asked in (("kept", False), ("again", True)):
+        log = new_log(tmp_path, f"{name} scratch")
+        train_any(kind, base, tmp_path / name, log, checkpointing=asked, adapter=adapter)
+        config = Finetuning(steps=1, optimiser=OPTIMISER, checkpointing=asked)
+        told = trainer_arguments(TrainingArguments, config, 1, log, batch=1)
+        assert told.activation_checkpointing == asked
+    assert same(tmp_path / "kept", tmp_path / "again")
+
+
+@pytest.mark.parametrize("kind", ["finetune", "explicit", "mean", "implicit", "generative"])
+def test_precision_is_felt_and_decides_what_is_saved_and_scored_in(kind: str, base: Path, tmp_path: Path):
+    scored = {}
+    for precision in ("float32", "mixed", "bfloat16"):
+        folder = tmp_path / precision
+        model = train_any(kind, base, folder / "model", new_log(tmp_path, f"{precision} s"), precision=precision)
+        saved = {weight.dtype for weight in weights(folder / "model").values()}
+        assert saved == {torch.bfloat16 if precision == "bfloat16" else torch.float32}
+        assert dtype_of(folder / "model") == ("bfloat16" if precision == "bfloat16" else "float32")
+        assert moved(base, folder / "model") > 0.01
+        if model is not None:
+            scored[precision] = model.scorer(folder, base=base)(world.prompts(0, 3), [" wow cheers"] * 3)
+    for other in ("mixed", "bfloat16"):
+        assert moved(tmp_path / "float32" / "model", tmp_path / other / "model") > 0
+        assert model is None or not np.array_equal(scored["float32"], scored[other])
+
+
+def test_margins_of_an_implicit_reward_model_begin_at_0_in_any_precision(base: Path, tmp_path: Path):
+    for precision in ("mixed", "bfloat16"):
+        log = new_log(tmp_path, f"{precision} s")
+        train_any("implicit", base, tmp_path / precision, log, steps=1, optimiser=STILL, precision=precision)
+        assert log.loss() == pytest.approx(0.6931472, abs=2e-3)  # log 2
 
 
 @pytest.mark.parametrize(

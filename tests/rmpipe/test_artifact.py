@@ -112,6 +112,19 @@ def test_every_handle_inside_an_input_is_found_and_named(tmp_path: Path):
     assert addresses(value) == {"x": ["sample/a", None, {"deep": ["sample/b"]}], "y": "sample/c", "z": 3}
 
 
+def test_a_model_computes_in_what_it_was_saved_in_and_one_by_reference_in_what_the_study_says(tmp_path: Path):
+    weights = Weights.at(tmp_path)
+    assert weights.dtype == "float32"
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"dtype": "bfloat16"}')
+    assert weights.dtype == "bfloat16"
+    told = {"path": str(tmp_path / "model"), "content": ""}
+    (tmp_path / "reference.json").write_text(json.dumps(told))
+    assert weights.dtype == "float32"  # as before studies could say, whatever it was saved in
+    (tmp_path / "reference.json").write_text(json.dumps(told | {"dtype": "bfloat16"}))
+    assert weights.dtype == "bfloat16"
+
+
 def test_a_kind_that_is_declared_is_known_by_its_name(tmp_path: Path):
     try:
 
@@ -220,6 +233,41 @@ def test_a_policys_texts_are_shown_over_the_whole_training(tmp_path: Path, steps
     assert (shown["step"].iloc[0], shown["step"].iloc[-1]) == (0, steps - 1)
     assert set(shown.groupby("step").size()) == {each}
     assert len(shown) <= 200
+
+
+def measured(home: Path, count: int, *, chat: bool = False) -> Measurement:
+    """A measurement of rewards over rollouts of so many prompts, of which the first has equal rewards."""
+    rows = [
+        {"prompt_id": f"p{n}", "prompt": CHAT if chat else f"q{n}", "responses": ["x" * 5000, "b", "c"]}
+        for n in range(count)
+    ]
+    pd.DataFrame(rows).to_parquet(recorded(home, "sample/1", "Rollouts") / "rollouts.parquet")
+    rewards = np.array([[1.0, 1 + n * 37 % count, 1.0] for n in range(count)])
+    np.save(recorded(home, "score/2", "Scores") / "rollouts.npy", rewards)
+    told = {"inputs": {"rollouts": "sample/1", "scores": "score/2"}, "config": {"threshold": 0.05}}
+    recorded(home, "measure/3", "Measurement", **told)
+    return Measurement("measure/3", home)
+
+
+@pytest.mark.parametrize(("count", "chat"), [(3, True), (600, False)])
+def test_a_measurement_shows_the_flattest_prompts_with_two_responses_each(tmp_path: Path, count: int, chat: bool):
+    shown = measured(tmp_path, count, chat=chat).preview()
+    assert list(shown) == [
+        "prompt", "std", "teaches_nothing", "mean", "response", "reward", "other", "other_reward",
+    ]  # fmt: skip
+    assert len(shown) == min(count, 500)
+    assert shown["std"].is_monotonic_increasing
+    assert shown["teaches_nothing"].iloc[[0, -1]].tolist() == [True, False]
+    assert shown["prompt"][0] == ("system: be kind\nuser: hello" if chat else "q0")
+    assert set(shown["response"][1:]) == {"b"}
+    assert set(shown["other"][1:]) <= {"c", "x" * 2000}
+    assert (shown["reward"][1:] > shown["other_reward"][1:]).all()
+
+
+def test_a_measurement_whose_rollouts_are_not_here_shows_nothing(tmp_path: Path):
+    measurement = measured(tmp_path, 3)
+    (tmp_path / "store" / "sample" / "1" / "record.json").unlink()
+    assert measurement.preview() is None
 
 
 def test_weights_are_a_folder_of_their_own_or_a_reference_to_another(tmp_path: Path):

@@ -64,6 +64,22 @@ def test_over_kl_the_price_of_a_gain_is_named():
     )
 
 
+def test_of_several_that_turn_the_one_that_loses_most_is_named():
+    names = {
+        "policy": "weak",
+        "algorithm": "rloo",
+        "outcome": "turns",
+        "peak": {"kl": 3.0},
+        "meanwhile": {"value": -1.0},
+    }
+    told = [names | {"reward_model": name, "fall": {"value": fall}} for name, fall in (("a", 0.2), ("b", 0.5))]
+    told += [names | {"reward_model": "c", "fall": {"value": 0.9}, "outcome": "not settled"}]
+    assert words(caption.parted(told)) == (
+        "2 of 3 turn. b loses most, 0.50 sd after a KL of 3.00; its own reward loses 1.00 meanwhile."
+    )
+    assert words(caption.parted(told[2:])) == "No ground truth is seen to turn."
+
+
 def test_no_correlation_is_named_whose_interval_includes_0():
     wide, apart = {"value": 0.9, "low": -0.1, "high": 1.0}, {"value": -0.8, "low": -0.9, "high": -0.2}
     told = words(caption.forest([("a", wide), ("b", apart), ("c", None)]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,90 @@ def test_rewardmath_s_sides_are_told_by_position(tmp_path):
         ("one two", "three"),
         ("three", "one two"),
     ]
+
+
+@pytest.fixture
+def second(tmp_path) -> str:
+    """A folder of the form of RewardBench 2: a parquet file that no card names."""
+    import pandas as pd
+
+    rows = [
+        {"id": str(n), "subset": subset, "prompt": f"p{n}", "chosen": [f"right {k}" for k in range(right)],
+         "rejected": [f"wrong {k}" for k in range(3)], "num_correct": right, "total_completions": right + 3}
+        for n, (subset, right) in enumerate((("Math", 1), ("Precise IF", 1), ("Ties", 2)))
+    ]  # fmt: skip
+    folder = tmp_path / "reward-bench-2" / "data"
+    folder.mkdir(parents=True)
+    pd.DataFrame(rows).to_parquet(folder / "test-00000-of-00001.parquet")
+    return str(folder.parent)
+
+
+def test_rewardbench_2_sets_the_right_response_against_each_wrong_one_and_leaves_ties_out(second):
+    source = Dataset.parse({"source": "rewardbench2", "path": second}, "dataset")
+    rows = source.rows(1)[0]
+    assert [row["id"] for row in rows] == [f"{name}-0-{k}" for name in ("Math-0", "Precise IF-1") for k in range(3)]
+    assert {(row["prompt"], row["chosen"], row["rejected"]) for row in rows if row["prompt"] == "p0"} == {
+        ("p0", "right 0", f"wrong {k}") for k in range(3)
+    }
+    pairs, summary = prepare(source.model_copy(update={"policy_fraction": 0.0, "test_fraction": 0.5}), 1)
+    assert summary["dropped"] == {"prompt in test": 0}
+    assert pairs.groupby("prompt")["split"].nunique().eq(1).all()  # all pairs of a prompt are on one side
+
+
+def test_ties_that_are_asked_for_set_every_right_response_against_every_wrong_one(second):
+    source = Dataset.parse({"source": "rewardbench2", "path": second, "subsets": ["Ties"]}, "dataset")
+    rows = source.rows(1)[0]
+    assert len(rows) == len({row["id"] for row in rows}) == 6
+    assert {row["chosen"] for row in rows} == {"right 0", "right 1"}
+
+
+def dialogue(*turns: str) -> str:
+    return "".join(f"\n\n{('Human', 'Assistant')[place % 2]}: {turn}" for place, turn in enumerate(turns))
+
+
+@pytest.fixture
+def dialogues(tmp_path) -> str:
+    """A folder of the form of hh-rlhf: a folder a subset, each with its parts as compressed lines."""
+    pair = {"chosen": dialogue("hello", "yes?", "why?", "so."), "rejected": dialogue("hello", "yes?", "why?", "no.")}
+    unlike = {"chosen": dialogue("one", "a"), "rejected": dialogue("another", "b")}
+    silent = {"chosen": dialogue("one", "a"), "rejected": dialogue("one", "")}
+    twice = {side: f"\n\nHuman: a\n\nHuman: b\n\nAssistant: {side}" for side in ("chosen", "rejected")}
+    held = {"chosen": dialogue("held", "x"), "rejected": dialogue("held", "y")}
+    parts = {
+        "harmless-base/train": [pair, unlike, silent, twice], "harmless-base/test": [held],
+        "helpful-base/train": [{"chosen": dialogue("help", "x"), "rejected": dialogue("help", "y")}] * 2,
+    }  # fmt: skip
+    for name, rows in parts.items():
+        file = tmp_path / "hh-rlhf" / f"{name}.jsonl.gz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode()))
+    return str(tmp_path / "hh-rlhf")
+
+
+def test_what_both_sides_of_a_dialogue_share_is_the_prompt_and_rows_without_one_are_left_out(dialogues):
+    rows = Dataset.parse({"source": "hh", "path": dialogues}, "dataset").rows(1)[0]
+    asked = dialogue("hello", "yes?", "why?") + "\n\nAssistant:"
+    assert rows == [
+        {"prompt": asked, "chosen": " so.", "rejected": " no.", "split": "train"},
+        {"prompt": dialogue("held") + "\n\nAssistant:", "chosen": " x", "rejected": " y", "split": "test"},
+    ]
+
+
+def test_dialogues_are_messages_where_a_chat_template_wants_them(dialogues):
+    row = Dataset.parse({"source": "hh", "path": dialogues, "form": "messages"}, "dataset").rows(1)[0][0]
+    assert row["prompt"] == said("hello", "yes?", "why?")
+    assert (row["chosen"], row["rejected"]) == ("so.", "no.")
+
+
+def test_a_subset_of_the_dialogues_is_its_folder_here_as_on_the_hub(dialogues, monkeypatch):
+    table = {"source": "hh", "path": dialogues, "subset": "helpful-base", "test_split": None}
+    asked_for = [row["prompt"] for row in Dataset.parse(table, "dataset").rows(1)[0]]
+    assert asked_for == [dialogue("help") + "\n\nAssistant:"] * 2
+    asked: list[Any] = []
+    monkeypatch.setattr("datasets.load_dataset", lambda *given, **more: asked.append((*given, more)) or Nothing())
+    Dataset.parse({"source": "hh", "test_split": None}, "dataset").rows(1)
+    told = {"split": "train", "revision": None, "cache_dir": None}
+    assert asked == [("Anthropic/hh-rlhf", None, "harmless-base", told)]  # None for a name: data_dir
 
 
 def test_a_folder_whose_card_names_its_files_is_read_as_it_is_now(tmp_path):

@@ -156,6 +156,14 @@ def test_a_claim_is_tested_only_where_what_it_assumes_was_measured():
     assert "accuracy_on is not known" in found["sentence"]
 
 
+def test_what_is_no_less_accurate_may_be_more_so_or_short_of_it_by_rounding():
+    table = cells(weak_a=[0.3, 0.5, 0.7], weak_b=[0.2, 0.39, 0.61])
+    for first, holds in ((0.9, True), (0.798, True), (0.79, None)):
+        accuracies = table["reward_model"].map({"a": first, "b": 0.8})
+        (found,) = judged(table.assign(accuracy_on=accuracies), higher="a", lower="b", assuming=("no less accurate",))
+        assert found["holds"] is holds
+
+
 def test_a_ladder_of_one_gain_at_every_variance_is_not_settled():
     table = cells(weak_a=[0.3, 0.5], weak_b=[0.3, 0.5], weak_c=[0.3, 0.5])
     table["variance"] = [0.1, 0.1, 0.5, 0.5, 0.9, 0.9]

@@ -92,3 +92,22 @@ def test_another_data_set_may_be_shown_and_is_looked_into_beforehand(tmp_path: P
         shown.check()
     with pytest.raises(ValueError, match="data is for source = \"chosen\", not for 'world'"):
         Demonstrations(source="world", data={"source": "world"})
+
+
+def test_labelled_inputs_are_shown_with_their_first_reference():
+    table = pd.DataFrame([{"prompt": f"q{i}", "references": [f"first {i}", "second"]} for i in range(3)])
+    shown = Demonstrations(source="labels", labels={"source": "world"}, count=2)
+    assert shown.rows(1, table) == [{"prompt": f"q{i}", "completion": f"first {i}"} for i in range(2)]
+
+
+@pytest.mark.parametrize("told", [{"source": "labels"}, {"source": "chosen", "labels": {"source": "world"}}])
+def test_labels_and_their_source_go_together(told: dict[str, object]):
+    with pytest.raises(ValueError, match="say both or neither"):
+        Demonstrations(**told)
+
+
+def test_labels_are_read_before_anything_is_spent(tmp_path: Path):
+    (tmp_path / "labels.jsonl").write_text('{"prompt": "a"}\n')
+    shown = Demonstrations(source="labels", labels={"source": "local", "path": str(tmp_path / "labels.jsonl")})
+    with pytest.raises(StudyError, match=r"labels\.jsonl: row 1: references: missing"):
+        shown.check()

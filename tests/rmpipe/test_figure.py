@@ -35,6 +35,29 @@ def test_an_interval_and_a_line_at_chance_are_drawn_where_there_are_any():
     assert (one, chance) == (bare + 1, bare + 2)
 
 
+def turning(name: str, outcome: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A curve, and what is told of it."""
+    steps = {"steps": [0, 1, 2], "kl": [0.0, 2.0, 4.0], "truth": [0.0, 1.0, 0.5], "proxy": [0.0, 9.0, 99.0]}
+    told = {"outcome": outcome, "peak": {"kl": 2.0, "gain": 1.0}, "turn": {"value": 2.0, "low": 1.0, "high": 3.0}}
+    return {"reward_model": name, "seed": 1} | steps, {"reward_model": name} | told
+
+
+def test_ground_truths_and_proxies_part_in_one_panel_and_only_a_turn_is_marked():
+    pairs = [turning("ex", "turns"), turning("im", "not settled")]
+    curves, told = (list(each) for each in zip(*pairs, strict=True))
+    svg = figure.parted(curves, told, INK, {"ex": True, "im": False}, "small")
+    told_end = "ex turns, at the end 0.50 and 99.00; im not settled, at the end 0.50 and 99.00"
+    assert f'the KL from the initial policy: {told_end}"' in svg
+    assert [marks(svg, colour) for colour in INK.values()] == [3, 0]  # a disc, and both ends of its bar
+    assert max(float(text) for text in re.findall(r">([\d.]+)</text>", svg)) <= 4  # a proxy that runs away is cut off
+    assert figure.parted(curves, [], INK, {}, "small") == ""
+
+
+def test_without_an_interval_a_turn_is_a_disc_alone():
+    curve, told = turning("ex", "turns")
+    assert marks(figure.parted([curve], [told | {"turn": None}], INK, {"ex": True}, "small"), INK["ex"]) == 1
+
+
 def test_a_hollow_bar_is_not_filled():
     full = figure.bars([bar("a", 0.4)], "x", "small")
     hollow = figure.bars([bar("a", 0.4, full=False)], "x", "small")

@@ -109,7 +109,7 @@ def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking
     parent = runs["tiny"]
     assert parent.info.status == "FINISHED"
     assert {name: parent.data.metrics[f"stages.{name}"] for name in ("made", "hit", "failed")} == {
-        "made": 33,
+        "made": 36,
         "hit": 0,
         "failed": 0,
     }
@@ -146,7 +146,7 @@ def test_the_studys_run_says_the_answer_and_leads_to_all_it_came_from(tiny, runs
     (report,) = tiny.records("report")
     assert Ledger(tiny.home).report_of(parent.info.run_id) == report
     assert Ledger(tiny.home).report_of(records[report]["run_id"]) is None
-    assert parent.info.run_name == "tiny · 33 of 33 made"
+    assert parent.info.run_name == "tiny · 36 of 36 made"
 
 
 # -- from a policy back to where it came from -----------------------------------------------------------------------
@@ -193,7 +193,7 @@ def test_from_preferences_one_goes_back_to_the_run_that_made_them(tiny, runs):
     assert makers == {labelled}
     assert sets(runs[labelled], "read") == {tiny.address("prepare")}
     readers = {address.split("/")[0] for address, run in runs.items() if labelled in sets(run, "read")}
-    assert readers == {"train", "score"}
+    assert readers == {"train", "score", "audit"}
 
 
 def test_from_scores_one_goes_back_to_the_rollouts_and_the_reward_model(tiny, client, runs):
@@ -348,7 +348,7 @@ def test_a_run_again_enters_nothing_but_its_own_parent(another):
     assert another.contents() == contents
     study = ledger.client.get_experiment_by_name("study").experiment_id
     last = ledger.client.search_runs([study], order_by=["attributes.start_time DESC"])[0]
-    assert last.data.metrics == {"stages.made": 0, "stages.hit": 33, "stages.failed": 0}
+    assert last.data.metrics == {"stages.made": 0, "stages.hit": 36, "stages.failed": 0}
     assert last.info.run_name == "tiny · nothing had to run"
     listed = json.loads((Path(last.info.artifact_uri.removeprefix("file://")) / "addresses.json").read_text())
     rows = [dict(zip(listed["columns"], row, strict=True)) for row in listed["data"]]

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rmpipe import citation, page, ranking
+from rmpipe import citation, overoptimisation, page, ranking
 
 
 def cells() -> list[dict]:
@@ -32,7 +32,9 @@ def told() -> dict:
     answer = ranking.answer(pd.DataFrame(rows), claims, draws=100)
     names = [{key: row[key] for key in ("policy", "algorithm", "reward_model", "seed")} for row in rows]
     lists = {"steps": [0, 10, 20], "proxy": [0.0, 0.1, 0.2], "truth": [0.0, 0.1, 0.3], "kl": [0.0, 0.1, 0.2]}
-    answer["curves"] = [name | lists for name in names]
+    turns = lists | {"truth": [0.0, 0.5, 0.3]}
+    answer["curves"] = [name | (turns if name["reward_model"] == "<b>off" else lists) for name in names]
+    answer["overoptimisation"] = overoptimisation.answer(answer["curves"])
     answer["variance_per_prompt"] = [
         {"policy": "weak", "reward_model": name["reward_model"], "values": [0.1, 0.5, 0.9]} for name in names[:3]
     ]
@@ -107,10 +109,15 @@ def test_the_page_is_whole_and_asks_nothing_of_a_network(html):
 
 def test_every_figure_says_in_words_what_it_shows(html):
     figures = [attributes for tag, attributes in Page(html).tags if tag == "svg"]
-    assert len(figures) == 7 + 1 + 2  # two planes, four curves, a spread; one claim; correlations with either gain
+    assert (
+        len(figures) == 1 + 7 + 1 + 2
+    )  # how far to go; two planes, four curves, a spread; one claim; correlations with either gain
     assert all(figure["role"] == "img" and figure["aria-label"] for figure in figures)
     assert (
-        "Accuracy against variance; the area of a disc is its ground-truth gain: truth 0.52" in figures[1]["aria-label"]
+        "Accuracy against variance; the area of a disc is its ground-truth gain: truth 0.52" in figures[2]["aria-label"]
+    )
+    assert figures[1]["aria-label"].startswith(
+        "weak, rloo, ground truth and proxy against the KL from the initial policy"
     )
 
 
@@ -144,6 +151,45 @@ def test_without_a_ground_truth_the_page_warns(answer):
     assert "WARNING: no ground truth is known" in html
     assert "What reads no text scores, off policy" in html
     assert "What reads no text scores, on policy" not in html
+
+
+def far(html: str) -> str:
+    """What is said of how far to go, as text."""
+    section = html.split('<h2 id="far">')[1].split("</section>")[0]
+    text = " ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", section, flags=re.DOTALL).split())
+    return re.sub(r" ([.;,])", r"\1", text)
+
+
+def test_where_the_ground_truth_turns_stands_with_its_loss_and_the_advice_in_the_order_of_the_ranks(html):
+    told = far(html)
+    assert (
+        "1 of 3 turns. &lt;b&gt;off loses most, 0.20 sd after a KL of 0.10; its own reward gains 0.10 meanwhile."
+        in told
+    )
+    names = re.findall(r"(truth|off|flat) (has not turned|turns|not settled) (\d+) ", told)
+    assert names == [("truth", "has not turned", "20"), ("off", "turns", "10"), ("flat", "has not turned", "20")]
+    assert (
+        "off turns 10 0.10 0.07 0.07 to 0.07 0.20 0.20 to 0.20 0.10 0.10 to 0.10 stop there, or raise kl_coef" in told
+    )
+
+
+def test_a_first_teacher_that_turns_is_said_to_at_the_answer_already(answer):
+    for row in answer["rows"]:
+        row["rank"] = "1="
+    leads = re.findall(r'<p class="lead">(.*?)</p>', page.render(answer))
+    assert re.sub(r"<[^>]+>", "", leads[-1]) == (
+        "&lt;b&gt;off turns at step 10, KL 0.10 (fitted 0.07 [0.07, 0.07]), and loses 0.20 [0.20, 0.20] sd of"
+        " ground truth by step 20: stop there, or raise kl_coefficient."
+    )
+
+
+def test_without_a_ground_truth_how_far_to_go_cannot_be_told_and_older_answers_say_nothing(answer):
+    unknown = {"rows": [], "sentences": [overoptimisation.UNKNOWN]}
+    assert far(page.render(answer | {"overoptimisation": unknown})) == f"How far to go {overoptimisation.UNKNOWN}"
+    del answer["overoptimisation"]
+    html = page.render(answer)
+    check_whole(html)
+    assert "How far to go" not in html
 
 
 def test_what_was_measured_and_what_was_taught_lead_to_their_own_addresses(html, answer):

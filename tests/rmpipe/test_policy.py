@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from pathlib import Path
 
 import pytest
@@ -340,6 +339,44 @@ def test_a_saved_policy_loads_in_float32_and_evaluation_mode_and_draws_the_same(
     assert [item.ids for item in draw(loaded)] == [item.ids for item in expected]
 
 
+def test_a_policy_that_computes_in_bfloat16_is_asked_and_drawn_from_in_whole_numbers_of_float32(tmp_path, monkeypatch):
+    policy = random_policy()
+    policy.model.save_pretrained(tmp_path)
+    policy.tokenizer.save_pretrained(tmp_path)
+    exact, half = (lm.load(tmp_path, dtype, device="cpu") for dtype in ("float32", "bfloat16"))
+    assert half.model.dtype == torch.bfloat16
+    whole, found = (lm.log_probabilities(each, PROMPTS, [" w9 w8 w7"] * 5) for each in (exact, half))
+    assert 0 < (whole - found).abs().max() < 0.2
+    with lm.evaluating(half.model):  # by hand, the logits turned into float32 before anything else
+        prompt_ids, ids = lm.parted(half.tokenizer, PROMPTS[0], " w9 w8 w7")
+        spread = half.model(torch.tensor([[*prompt_ids, *ids]])).logits[0].float().log_softmax(-1)
+    told = sum(spread[len(prompt_ids) + place - 1, token].item() for place, token in enumerate(ids))
+    assert lm.log_probabilities(half, PROMPTS[:1], [" w9 w8 w7"]).item() == pytest.approx(told, abs=1e-5)
+    monkeypatch.setattr(lm, "LOGITS", VOCABULARY)  # one token at a time
+    assert torch.allclose(lm.log_probabilities(half, PROMPTS, [" w9 w8 w7"] * 5), found, atol=0.05)
+    drawn = draw(half)[0]
+    assert lm.likelihoods(half, [(lm.encode(half.tokenizer, PROMPTS[0]), drawn.ids[0])]).item() == pytest.approx(
+        drawn.logprobs[0], abs=0.1
+    )
+
+
+def test_what_weights_were_saved_in_is_read_from_their_folder(tmp_path):
+    assert lm.dtype_of(tmp_path) == "float32"
+    for dtype in (torch.bfloat16, torch.float32):
+        random_policy().model.to(dtype).save_pretrained(tmp_path)
+        assert lm.dtype_of(tmp_path) == str(dtype).removeprefix("torch.")
+
+
+def test_a_gpu_holds_as_many_logits_as_its_free_memory_takes_and_a_cpu_as_ever(monkeypatch):
+    assert lm.most_logits(torch.device("cpu")) == lm.LOGITS
+    gigabyte = 2**30
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5 * gigabyte)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3 * gigabyte)
+    for free, expected in ((62, 2 * gigabyte), (0, 2**26), (-2, lm.LOGITS)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free * gigabyte, 80 * gigabyte))
+        assert lm.most_logits(torch.device("cuda")) == expected
+
+
 @pytest.mark.parametrize(
     ("gone", "told"),
     [
@@ -355,41 +392,6 @@ def test_a_folder_that_lacks_something_is_refused_by_name(tmp_path, gone, told):
     (tmp_path / gone).unlink()
     with pytest.raises(StudyError, match=f"{tmp_path}: {told}; save a model there"):
         lm.load(tmp_path)
-
-
-def test_weights_that_were_cut_are_refused_by_the_name_of_their_file(tmp_path):
-    random_policy().model.save_pretrained(tmp_path)
-    random_policy().tokenizer.save_pretrained(tmp_path)
-    lm.check_folder(tmp_path)
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(StudyError, match=f"{file}: no whole safetensors file .*copy or save the model again"):
-        lm.check_folder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "refused"),
-    [
-        (["LlamaForCausalLM"], True),
-        (["GPT2LMHeadModel"], True),
-        (["T5ForConditionalGeneration"], True),
-        (["LlamaForSequenceClassification"], False),
-        (["LlamaForRewardModel", "LlamaForCausalLM"], False),
-        ([], False),
-        (None, False),
-    ],
-)
-def test_a_language_model_is_no_scorer_and_what_says_something_else_or_nothing_may_be(tmp_path, kinds, refused):
-    (tmp_path / "config.json").write_text(json.dumps({"architectures": kinds}))
-    if not refused:
-        return lm.check_scorer(tmp_path)
-    told = f"{tmp_path}: {kinds[0]} is a language model and scores nothing; give a reward model, or a sequence"
-    with pytest.raises(StudyError, match=told):
-        lm.check_scorer(tmp_path)
-
-
-def test_a_hub_id_is_not_looked_into_for_what_it_scores():
-    lm.check_scorer("owner/name")
 
 
 def test_a_folder_that_is_not_there_is_refused_before_the_hub_is_asked(tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 from rmpipe import world
 from rmpipe.config import StudyError
 from rmpipe.dataset import Dataset, HubSource, LocalSource, WorldSource
+from rmpipe.pair import pair_of
 from rmpipe.preference import check, mix, pairs_from_samples, prepare, records
 from rmpipe.preference import relabel as relabelled
 
@@ -119,6 +121,12 @@ def test_the_world_is_a_source():
 
 
 # -- prompts inside of responses --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", ["hello", CHAT], ids=["as text", "as messages"])
+def test_a_prompt_that_stands_beside_whole_conversations_too_is_taken_out_of_them(prompt: Any):
+    whole = {side: [*CHAT, {"role": "assistant", "content": side}] for side in ("chosen", "rejected")}
+    assert pair_of({"prompt": prompt, **whole}) == {"prompt": CHAT, "chosen": "chosen", "rejected": "rejected"}
 
 
 def test_a_prompt_inside_of_both_responses_is_taken_out(tmp_path: Path):

@@ -21,7 +21,7 @@ from rmpipe import world  # noqa: E402
 from rmpipe.algorithm import Optimiser  # noqa: E402
 from rmpipe.config import StudyError, identity  # noqa: E402
 from rmpipe.reinforcement import Algorithm, Grpo, Rloo, adapted, align, in_passes  # noqa: E402
-from tests.rmpipe.conftest import Log, check_seed_and_kill, new_log, same, weights  # noqa: E402
+from tests.rmpipe.conftest import Log, check_seed_and_kill, new_log, same, train_any, weights  # noqa: E402
 
 REFERENCE = Path(__file__).parents[3] / "shared" / "reference"
 published = pytest.mark.skipif(not REFERENCE.exists(), reason="needs ../shared/reference")
@@ -377,3 +377,70 @@ def test_deferred_prompts_count_among_those_that_a_step_takes(base: Path, tmp_pa
     align(base, ["tell me", "tell"], distinct_words, tmp_path / "out", **told, later=["me"])
     with pytest.raises(StudyError, match="has 2 distinct ones"):
         align(base, ["tell me", "tell"], distinct_words, tmp_path / "out", **told, later=["tell"])
+
+
+# -- in parts, and in other numbers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("rloo", {}),
+        ("rloo", {"entropy_bonus": 0.3, "kl_target": 0.01, "kl_coefficient": 0.5}),
+        ("grpo", {"loss": "dapo"}),
+        ("grpo", {"loss": "grpo"}),
+        ("grpo", {"loss": "dr_grpo", "scale_rewards": "none"}),
+    ],
+)
+def test_micro_batches_are_speed_alone_and_need_no_whole_groups(
+    kind: str, more: dict[str, Any], base: Path, tmp_path: Path
+):
+    told = {"optimiser": Optimiser(name="sgd", learning_rate=0.3, clip=0), **more}
+    for name, micro in (("whole", None), ("parts", 4)):  # of 12 responses, 3 a prompt
+        log = new_log(tmp_path, f"{name} scratch")
+        train_any(kind, base, tmp_path / name, log, micro_batch=micro, **told)
+        assert curve(log, "completions/min_length") != curve(log, "completions/max_length")  # so that means can differ
+        assert log.done == [(1, 2), (2, 2)]
+    before, whole, parts = (weights(folder) for folder in (base, tmp_path / "whole", tmp_path / "parts"))
+    moved = max((whole[name] - before[name]).abs().max().item() for name in before)
+    apart = max((whole[name] - parts[name]).abs().max().item() for name in before)
+    assert apart < 1e-5 < 1e-2 < moved
+
+
+@pytest.mark.parametrize("more", [{"entropy_bonus": 0.1}, {"kl_target": 0.1}])
+def test_means_that_grpo_takes_of_micro_batches_are_refused(more: dict[str, float]):
+    told = {"steps": 1, "optimiser": OPTIMISER, **SHORT, **more}
+    with pytest.raises(ValidationError, match=f"micro_batch with {next(iter(more))}, of which .*; leave one out"):
+        Grpo(**told, micro_batch=3)
+    assert Grpo(**told, micro_batch=6).micro_batch == 6  # all of them
+    assert Rloo(**told, micro_batch=3).micro_batch == 3
+
+
+def test_parts_that_do_not_divide_a_step_are_refused():
+    told = {"steps": 1, "optimiser": OPTIMISER, **SHORT}
+    called = "prompts_per_step x samples_per_prompt = 6"
+    for more, wrong in (
+        ({"micro_batch": 4}, f"micro_batch = 4 does not divide {called}; take a divisor"),
+        ({"processes": 4}, f"processes = 4 does not divide {called}; take a divisor"),
+        ({"processes": 2, "micro_batch": 2}, f"micro_batch = 2 does not divide {called} over processes = 2; take a"),
+    ):
+        with pytest.raises(ValidationError, match=wrong):
+            Rloo(**told, **more)
+
+
+def test_processes_are_part_of_the_address_where_each_draws_responses_of_its_own():
+    told = {"steps": 1, "optimiser": OPTIMISER}
+    assert identity(Rloo(**told, micro_batch=8, checkpointing=True)) == identity(Rloo(**told))
+    assert identity(Rloo(**told, processes=2)) == identity(Rloo(**told)) | {"processes": 2}
+
+
+@pytest.mark.parametrize("kind", ["rloo", "grpo"])
+def test_precision_is_felt_and_decides_what_is_saved(kind: str, base: Path, tmp_path: Path):
+    for precision in ("float32", "mixed", "bfloat16"):
+        train_any(kind, base, tmp_path / precision, new_log(tmp_path, f"{precision} s"), steps=1, precision=precision)
+    found = {name: weights(tmp_path / name) for name in ("float32", "mixed", "bfloat16")}
+    assert {name: {weight.dtype for weight in each.values()} for name, each in found.items()} == {
+        "float32": {torch.float32}, "mixed": {torch.float32}, "bfloat16": {torch.bfloat16},
+    }  # fmt: skip
+    for one, other in (("float32", "mixed"), ("float32", "bfloat16"), ("mixed", "bfloat16")):
+        assert any(not torch.equal(found[one][name].float(), found[other][name].float()) for name in found[one])

@@ -199,16 +199,21 @@ def test_what_padding_holds_does_not_matter(folder: Path):
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
 
-def test_a_model_that_reads_in_its_own_way_is_never_padded(tmp_path: Path):
+def save_bert(folder: Path) -> None:
+    """A model that reads its states in a way of its own, the first token's."""
     from transformers import BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    save_tokenizer(tmp_path)
     config = BertConfig(
         vocab_size=14, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=32, num_labels=1, initializer_range=0.5,
     )  # fmt: skip
-    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    BertForSequenceClassification(config).save_pretrained(folder)
+
+
+def test_a_model_that_reads_in_its_own_way_is_never_padded(tmp_path: Path):
+    save_tokenizer(tmp_path)
+    save_bert(tmp_path)
     scorer = SequenceScorer(tmp_path)
     assert scorer.read is None
     expected, masks = alone(scorer), []
@@ -217,6 +222,34 @@ def test_a_model_that_reads_in_its_own_way_is_never_padded(tmp_path: Path):
     )
     assert scorer(PROMPTS, RESPONSES) == pytest.approx(expected, abs=1e-5)
     assert masks == [True] * len(masks) != []
+
+
+def states(scorer: SequenceScorer) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+    """The last state of each text, and the batch."""
+    ids, mask = padded(scorer.ids(PROMPTS, RESPONSES), 0)
+    return last_attended(scorer.read[0](ids, attention_mask=mask, use_cache=False).last_hidden_state, mask), (ids, mask)
+
+
+def test_the_head_is_multiplied_in_float32_which_changes_no_bit_of_a_float32_model(folder: Path):
+    whole, half = SequenceScorer(folder), SequenceScorer(folder, dtype="bfloat16")
+    with torch.inference_mode():
+        last, batch = states(whole)
+        assert torch.equal(rewards_of(*whole.read, *batch), whole.read[1](last))
+        weight = whole.read[1].weight[0]
+        assert torch.equal(explicit_reward(last[:, None], batch[1][:, :1], weight), last @ weight)
+        last, batch = states(half)
+        found, weight = rewards_of(*half.read, *batch), half.read[1].weight
+        assert (last.dtype, found.dtype) == (torch.bfloat16, torch.float32)
+        torch.testing.assert_close(found.double(), last.double() @ weight.double().T, atol=1e-6, rtol=1e-6)
+        assert not torch.equal(found, found.bfloat16().float())
+        assert torch.equal(explicit_reward(last[:, None], batch[1][:, :1], weight), found[:, 0])
+
+
+def test_a_scorer_says_what_it_computes_in(tmp_path: Path):
+    save_tokenizer(tmp_path)
+    save_llama(tmp_path)
+    assert SequenceScorer(tmp_path, dtype="auto").dtype == "float32"
+    assert SequenceScorer(tmp_path, dtype="bfloat16").dtype == "bfloat16"
 
 
 def test_equal_texts_are_read_once(folder: Path):
@@ -238,6 +271,70 @@ def test_batches_hold_no_more_tokens_than_asked_for_and_lose_no_row():
 def test_no_texts_give_no_rewards(folder: Path):
     rewards = SequenceScorer(folder)([], [])
     assert (rewards.shape, rewards.dtype) == ((0,), np.float32)
+
+
+# -- read otherwise ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("save", [save_llama, save_gpt2])
+@pytest.mark.parametrize("read", ["last", "mean"])
+def test_padding_on_the_left_gives_the_same_rewards_and_leaves_the_scorer_as_it_was(tmp_path: Path, save, read: str):
+    save_tokenizer(tmp_path)
+    save(tmp_path)
+    scorer = SequenceScorer(tmp_path, read=read)
+    left = scorer.altered(padding="left", batch_tokens=10_000)
+    seen: list[bool] = []
+    hook = scorer.read[0].register_forward_pre_hook(
+        lambda module, args, told: seen.append(bool(told["attention_mask"][:, 0].all())), with_kwargs=True
+    )
+    assert left.model is scorer.model
+    assert left(PROMPTS, RESPONSES) == pytest.approx(scorer(PROMPTS, RESPONSES), abs=1e-5)
+    hook.remove()
+    assert seen == [False, True]
+    assert scorer.padding is None
+
+
+@pytest.mark.parametrize(("side", "same"), [("right", True), ("left", False)])
+def test_a_model_that_reads_in_its_own_way_is_padded_once_asked_to_be(tmp_path: Path, side: str, same: bool):
+    save_tokenizer(tmp_path)
+    save_bert(tmp_path)
+    scorer = SequenceScorer(tmp_path)
+    seen: list[int] = []
+    scorer.model.register_forward_pre_hook(
+        lambda module, args, told: seen.append(int((told["attention_mask"] == 0).sum())), with_kwargs=True
+    )
+    rewards = scorer.altered(padding=side)(PROMPTS, RESPONSES)
+    assert len(seen) == 1
+    assert seen[0] > 0
+    assert (rewards == pytest.approx(scorer(PROMPTS, RESPONSES), abs=1e-5)) == same  # it reads at the first place
+
+
+def test_a_scorer_is_altered_in_what_it_reads(tmp_path: Path):
+    from transformers import AutoTokenizer
+
+    save_tokenizer(tmp_path, template=TEMPLATE)
+    save_llama(tmp_path)
+    scorer = SequenceScorer(tmp_path)
+    open_ended = scorer.altered(end_of_sequence=False)
+    assert open_ended.ids(["a"], [" b"])[0] == scorer.ids(["a"], [" b"])[0][:-1]
+    assert scorer.altered(form="conversation").ids(["a"], ["b"]) == [[4, 7, 6, 5, 8, 6]]
+    (plain := tmp_path / "plain").mkdir()
+    save_tokenizer(plain)
+    assert scorer.altered(tokenizer=AutoTokenizer.from_pretrained(plain)).ids(["a"], [" b"]) == [[1, 7, 8, 2]]
+    with pytest.raises(TypeError, match=r"no change 'pading'; did you mean padding\?"):
+        scorer.altered(pading="left")
+
+
+def test_weights_are_loaded_again_only_for_another_dtype_or_attention(folder: Path):
+    scorer = SequenceScorer(folder)
+    half, eager = scorer.altered(dtype="bfloat16"), scorer.altered(attention="eager")
+    assert half.model.dtype == torch.bfloat16
+    assert eager.model.config._attn_implementation == "eager"
+    assert scorer.model.dtype == torch.float32
+    assert scorer.altered(dtype="float32").model is scorer.model
+    moved = np.abs(half(PROMPTS, RESPONSES) - scorer(PROMPTS, RESPONSES)).max()
+    assert 1e-4 < moved < 0.1 * np.std(scorer(PROMPTS, RESPONSES)) + 0.1
+    assert eager(PROMPTS, RESPONSES) == pytest.approx(scorer(PROMPTS, RESPONSES), abs=1e-5)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------------------

@@ -69,6 +69,17 @@ def refused(folder: Path, *changes: str, more: str = "") -> str:
 # -- reading ----------------------------------------------------------------------------------------------------------
 
 
+def test_an_adapter_is_refused_before_anything_is_computed_where_peft_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    study = Study.read(written(tmp_path), ["algorithms.rloo.adapter.rank=4"])
+    study.check_sources()
+    monkeypatch.setattr("rmpipe.adapter.find_spec", lambda name: None)
+    with pytest.raises(StudyError, match=r"^algorithms\.rloo\.adapter: peft is not installed; pip install 'rmpipe"):
+        study.check_sources()
+    Study.read(written(tmp_path)).check_sources()
+
+
 def test_a_study_is_read_into_the_kinds_that_it_names(tmp_path: Path):
     study = Study.read(written(tmp_path))
     assert (study.name, study.seeds, study.ground_truth) == ("small", (1, 2), "gold")
@@ -740,3 +751,11 @@ def test_a_language_model_that_is_to_score_is_refused_before_anything_is_spent(t
         told = rf"^reward_models\.theirs\.path: {path}: LlamaForCausalLM is a language model and scores nothing; give a"
         with pytest.raises(StudyError, match=told):
             study.check_sources()
+
+
+def test_what_is_sieved_is_refused_where_no_policy_is_sampled():
+    from flows.inquiry import STUDIES
+
+    told = r"reward_models\.s\.kind: sieved must know rewards of a policy's samples"
+    with pytest.raises(StudyError, match=told):
+        Study.read(STUDIES / "shift.toml", ['reward_models.s={kind="sieved",of="explicit"}'])

@@ -23,7 +23,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("base")
     world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
     world.tokenizer().save_pretrained(folder)
-    return SimpleNamespace(model=folder)
+    return SimpleNamespace(model=folder, dtype="float32")
 
 
 @pytest.fixture

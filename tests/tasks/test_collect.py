@@ -13,6 +13,8 @@ import pytest
 from rmpipe.study import Collecting
 from tasks.collect import collect
 
+POLICY = SimpleNamespace(model=None, dtype="float32")
+
 
 @pytest.mark.parametrize(("asked", "count"), [(None, 6), (4, 4), (9, 6)])
 def test_prompts_bound_what_is_collected(
@@ -24,15 +26,13 @@ def test_prompts_bound_what_is_collected(
         told.update(options, prompts=prompts)
         return [SimpleNamespace(responses=[prompt, f"{prompt} more"]) for prompt in prompts]
 
-    monkeypatch.setattr("tasks.collect.lm.load", lambda path: None)
+    monkeypatch.setattr("tasks.collect.lm.load", lambda *_: None)
     monkeypatch.setattr("tasks.collect.lm.sample", sample)
     monkeypatch.setattr("tasks.collect.scorer_of", lambda truth: lambda prompts, texts: [len(text) for text in texts])
     names = [f"p{i}" for i in range(6)]
     preferences = SimpleNamespace(prompts=lambda split: (names, names))
     config = Collecting(prompts=asked, top_k=3, max_new_tokens=5)
-    draft = collect.function(
-        config, SimpleNamespace(model=None), preferences, None, 1, out=tmp_path, log=SimpleNamespace(progress=None)
-    )
+    draft = collect.function(config, POLICY, preferences, None, 1, out=tmp_path, log=SimpleNamespace(progress=None))
     pairs = pd.read_parquet(tmp_path / "preferences.parquet")
     assert pairs["prompt"].tolist() == names[:count]
     assert draft.summary == f"{count} on-policy pairs"
@@ -43,10 +43,10 @@ def test_prompts_bound_what_is_collected(
 
 def test_pairs_that_the_ground_truth_cannot_tell_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     drawn = [SimpleNamespace(responses=[text, "x"]) for text in ("?", "yes")]
-    monkeypatch.setattr("tasks.collect.lm.load", lambda path: None)
+    monkeypatch.setattr("tasks.collect.lm.load", lambda *_: None)
     monkeypatch.setattr("tasks.collect.lm.sample", lambda model, prompts, **_: drawn)
     told = {"?": float("nan"), "yes": 1.0, "x": 0.0}
     monkeypatch.setattr("tasks.collect.scorer_of", lambda truth: lambda prompts, texts: [told[text] for text in texts])
     preferences, log = SimpleNamespace(prompts=lambda split: (["p", "q"], ["p", "q"])), SimpleNamespace(progress=None)
-    draft = collect.function(Collecting(), SimpleNamespace(model=None), preferences, None, 1, out=tmp_path, log=log)
+    draft = collect.function(Collecting(), POLICY, preferences, None, 1, out=tmp_path, log=log)
     assert draft.summary == "1 on-policy pairs, 1 not told"

@@ -36,7 +36,14 @@ def answered(folder: Path, draws: int = 100, bases: tuple[str, ...] = ("base", "
         trials += [told | {"reward_model": "ex", "kind": "explicit", "made_here": True, "steps": 50},
                    told | {"reward_model": "hub", "kind": "pretrained", "made_here": False, "steps": None}]  # fmt: skip
         measurements += [measured(CORRECT, looks, 0.1 * seed), measured(CORRECT[::-1], [], 0.3)]
-    about = {"study": "s", "sets": {"test": "in-distribution"}, "of_training": [], "places": [], "draws": draws}
+    about = {
+        "study": "s",
+        "ground_truth": None,
+        "sets": {"test": "in-distribution"},
+        "of_training": [],
+        "places": [],
+        "draws": draws,
+    }
     judge.function(trials, [], about, measurements, [], [None] * len(trials), out=folder, log=None)
     return json.loads((folder / "answer.json").read_text())
 

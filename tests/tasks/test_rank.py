@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from rmpipe.overoptimisation import UNKNOWN
 from rmpipe.sieve import DIFFERENCE
 from tasks.rank import rank
 
@@ -22,9 +25,13 @@ def cell(model: str, seed: int = 1) -> dict[str, Any]:
 
 
 def measured(model: str) -> Any:
-    told = {"variance": {"value": GAINS[model], "low": 0.1, "high": 0.6}}
+    told = {"variance": {"value": GAINS[model], "low": 0.1, "high": 0.6}, "flat_share": None}
     table = pd.DataFrame({"variance": [0.1, 0.2]})
-    return SimpleNamespace(numbers=lambda: told, table=lambda: table, address=f"measure/{model}")
+    asked = pd.DataFrame({"prompt_id": ["0", "1"], "prompt": ["a", "b"], "responses": [[" c", " d"]] * 2})
+    scores = SimpleNamespace(rewards=lambda: np.array([[0.0, 1.0], [1.0, 3.0]]))
+    read = {"rollouts": SimpleNamespace(table=lambda: asked), "scores": scores}
+    known = {"address": f"measure/{model}", "inputs": read, "record": {"config": {"threshold": 0.05}}}
+    return SimpleNamespace(numbers=lambda: told, table=lambda: table, **known)
 
 
 def sieve(dropped: float, deferred: float = 0.0) -> Any:
@@ -45,7 +52,9 @@ def answered(folder: Path, *sieves: Any) -> dict[str, Any]:
     names = [[*GAINS][place % 2] for place in range(max(2, len(sieves)))]
     cells = [cell(name, 1 + place // 2) for place, name in enumerate(names)]
     policies = [taught(name, of) for name, of in zip(names, sieves or [None] * 2, strict=True)]
-    rank.function(cells, [], {"study": "s"}, list(map(measured, names)), policies, out=folder, log=None)
+    rank.function(
+        cells, [], {"study": "s", "ground_truth": None}, list(map(measured, names)), policies, out=folder, log=None
+    )
     answer: dict[str, Any] = json.loads((folder / "answer.json").read_text())
     return answer
 
@@ -80,6 +89,13 @@ def test_beside_these_sentences_a_sifted_answer_is_that_of_what_was_not_sifted(t
     del sifted["sentences"][-4:-2]
     assert sifted == plain
     assert [row["reward_model"] for row in plain["rows"]] == ["offset", "off"]
+
+
+def test_how_far_to_go_is_answered_from_the_curves_and_shown_below_the_table(out: Path):
+    answer = answered(out)
+    assert answer["overoptimisation"] == {"rows": [], "sentences": [UNKNOWN]}
+    told = textwrap.fill(UNKNOWN, 110, subsequent_indent="  ")
+    assert (out / "table.txt").read_text().endswith(f"\nHow far to go:\n{told}\n")
 
 
 def test_policies_of_before_there_were_sieves_are_ranked_as_they_were(out: Path, monkeypatch: pytest.MonkeyPatch):

@@ -20,3 +20,29 @@ def test_what_cannot_be_told_is_no_reward(out, pairs, monkeypatch):
         score.function(Scoring(), model, pairs(1, held_out=2), out=out, log=None)
     verdicts[1] = 0.0
     assert score.function(Scoring(), model, pairs(1, held_out=2), out=out, log=None).summary == "2 x 2"
+
+
+class Judge:
+    """Cannot read one answer of those that it was ever given."""
+
+    unparsed = 0
+
+    def __init__(self, reward: float):
+        self.reward = reward
+
+    def __call__(self, prompts, responses):
+        self.unparsed += 1
+        return np.array([self.reward, *range(1, len(responses))])
+
+
+def test_how_many_answers_could_not_be_read_is_a_number_of_the_run_even_where_scores_are_refused(
+    out, log, pairs, monkeypatch
+):
+    model, texts = SimpleNamespace(address="derive/0", looks=list), pairs(1, held_out=2)
+    monkeypatch.setattr("tasks.score.scorer_of", lambda model, **_: Judge(0.0))
+    scores = score.function(Scoring(), model, texts, out=out, log=log)
+    assert scores.metrics["unparsed"] == 1
+    monkeypatch.setattr("tasks.score.scorer_of", lambda model, **_: Judge(float("nan")))
+    with pytest.raises(StudyError, match="of 1 of 4 responses it cannot tell"):
+        score.function(Scoring(), model, texts, out=out, log=log)
+    assert [(name, value) for name, value, *_ in log.curve] == [("unparsed", 1.0)]

@@ -26,7 +26,7 @@ from rmpipe.journal import Journal
 from rmpipe.lineage import Ledger
 from rmpipe.store import Store, StoreError
 from tasks.execution import Errand, Log, _scratch, perform
-from tasks.stage import Call, labelled, planning, stage
+from tasks.stage import Call, guarded, labelled, planning, stage
 
 
 class Writing(Config):
@@ -578,6 +578,44 @@ def test_a_folder_that_cannot_be_written_is_a_clear_error(tmp_path, monkeypatch)
     monkeypatch.setenv("RMPIPE_HOME", str(tmp_path / "file"))
     with pytest.raises(StoreError, match="RMPIPE_HOME"):
         both()
+
+
+# -- guards -----------------------------------------------------------------------------------------------------------
+
+
+class Opinion(Measurement):
+    """Has an objection where its file says one."""
+
+    def objection(self) -> str | None:
+        return self.json("said.json")
+
+
+@stage(version=1)
+def think(said: str | None, *, out: Path, log: Log) -> Opinion:
+    """A stage that makes a guard."""
+    (out / "said.json").write_text(json.dumps(said))
+    return Opinion.at(out, "an opinion")
+
+
+def test_a_guard_moves_no_address_and_is_made_before_what_it_guards(store):
+    plain = both()
+    with planning(store) as made, guarded(think("no")):
+        guarded_too = both()
+    assert guarded_too == plain
+    step = made.steps[guarded_too.address]
+    assert [handle.address for handle in step.call.needs] == [step.call.told["preferences"].address]
+    assert {address.split("/")[0] for address in step.call.awaits} == {"write", "think"}
+    made.keep(("read",))
+    assert {address.split("/")[0] for address in made.steps} == {"think", "write", "read"}
+
+
+def test_nothing_is_made_that_a_guard_objects_to(store):
+    with guarded(think(None)):
+        fine = write(Writing(rows=4), seed=1)
+    assert fine.built
+    with guarded(think(None), think("not like this; do that")), pytest.raises(StudyError, match=r"^not like this; do"):
+        write(Writing(rows=5), seed=1)
+    assert not [record for record in store.root.glob("write/*/rows.json") if len(json.loads(record.read_text())) == 5]
 
 
 def test_an_unknown_stage_name_is_refused_with_the_nearest(store):

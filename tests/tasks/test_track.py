@@ -33,7 +33,7 @@ def trained(base, pairs, tmp_path_factory) -> SimpleNamespace:
     training = {"steps": STEPS, "batch_size": 2, "looks": LOOKS, "optimiser": {"learning_rate": 1e-2}}
     config = Direct(loss="ipo", training=training)
     draft = prefer.function(config, base, data, 1, out=folder, log=log)
-    found = {"looks": draft.looks, "look": draft.look, "model": draft.model}
+    found = {"looks": draft.looks, "look": draft.look, "model": draft.model, "dtype": draft.dtype}
     return SimpleNamespace(data=data, record={"config": config.model_dump(mode="json")}, draft=draft, **found)
 
 
@@ -126,7 +126,7 @@ def test_a_policy_whose_training_diverged_is_refused_with_the_remedy(trained, ba
         next(model.model.parameters()).fill_(float("nan"))
     model.model.save_pretrained(tmp_path / "broken")
     model.tokenizer.save_pretrained(tmp_path / "broken")
-    broken = SimpleNamespace(looks=list, record=trained.record, model=tmp_path / "broken")
+    broken = SimpleNamespace(looks=list, record=trained.record, model=tmp_path / "broken", dtype="float32")
     with pytest.raises(
         StudyError, match=r"no longer finite; lower trainings\.NAME\.training\.optimiser\.learning_rate"
     ):
