@@ -21,8 +21,8 @@ from flows.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, complain
 COMMANDS = {
     name: f"flows.commands.{name}{'_' * iskeyword(name)}"
     for name in (
-        "run", "plan", "rank", "compare", "why", "show", "verify", "export", "import",
-        "tidy", "doctor", "ui", "schedule"
+        "new", "run", "plan", "rank", "audit", "compare", "why", "show", "verify", "export", "import",
+        "adopt", "prompts", "push", "tidy", "doctor", "ui", "schedule"
     )
 }  # fmt: skip
 """What a person types, and the module that does it."""

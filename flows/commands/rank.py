@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PRINTED = (
     "flow", "study", "rows", "correlations", "parts", "ladders", "advice", "singles", "diagnoses", "contests",
     "contrasts", "groups", "generation", "reference", "arms", "vanished", "quarters", "labelled", "sieves",
-    "controlled", "sentences",
+    "controlled", "audits", "overoptimisation", "sentences",
 )  # fmt: skip
 """The parts of an answer that `--json` prints, as far as its question has them."""
 
@@ -34,6 +34,9 @@ def names_study(parser: ArgumentParser, *, optional: bool = False) -> None:
     study.complete = {"bash": "_rmpipe_study", "zsh": "_files", "tcsh": "f"}  # type: ignore[attr-defined] # for shtab
     text = "change one value of the study"
     parser.add_argument("--set", metavar="A.B=VALUE", action="append", default=[], help=text)
+    text = "rank reward models that fail their audit too, and say so of them; as --set allow_unsound=true"
+    told: Any = {"action": "append_const", "dest": "set", "const": "allow_unsound=true"}
+    parser.add_argument("--allow-unsound", **told, help=text)
 
 
 def command(options: Namespace) -> int:

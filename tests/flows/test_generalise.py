@@ -175,3 +175,22 @@ def test_a_reward_model_of_the_study_is_scored_from_its_folder_alone(shifted):
     evaluated = [Artifact(f"evaluate/{one.name}", home) for one in (home / "store" / "evaluate").iterdir()]
     model = next(one.inputs["reward_model"] for one in evaluated if one.record["labels"]["reward_model"] != "terse")
     assert len(scorer_of(model)(["tell me"], [" it is red"])) == 1
+
+
+def test_every_reward_model_is_examined_before_the_answer_is_given(tmp_path: Path):
+    from flows.generalise import generalise
+    from rmpipe.store import Store
+    from rmpipe.study import Study
+    from tasks.stage import planning
+
+    (tmp_path / "s.toml").write_text(STUDY)
+    found = {}
+    for changes in ([], ["allow_unsound=true"]):
+        with planning(Store(tmp_path)) as plan:
+            generalise(Study.read(tmp_path / "s.toml", changes))
+        calls = [step.call for step in plan.steps.values()]
+        (judge,) = [call for call in calls if call.stage.name == "judge"]
+        audits = {(call.labels["reward_model"], call.labels["seed"]) for call in calls if call.stage.name == "audit"}
+        assert audits == {(name, seed) for name in ("truth", "explicit", "implicit") for seed in (1, 2)}
+        found[judge.address] = len(judge.guards)
+    assert list(found.values()) == [6, 0]

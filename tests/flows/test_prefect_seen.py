@@ -63,12 +63,12 @@ def test_a_run_shows_its_stages_by_name_and_the_hits_as_cached(seen):
 def test_a_failure_says_why_in_words_a_person_reads(seen):
     visit(seen, "failing", "Details")
     expect(
-        seen.get_by_text(re.compile("score .*bad · seed 1.*the judge has no budget left; top it up")).first
+        seen.get_by_text(re.compile("(score|audit) .*bad · seed 1.*the judge has no budget left; top it up")).first
     ).to_be_visible()
 
 
 def test_a_run_that_keeps_going_says_how_much_failed_and_how_much_was_left_out(seen):
-    left = "(2 more failed, 6 that need what failed were not run, the rest is made)"
+    left = "(3 more failed, 12 that need what failed were not run, the rest is made)"
     assert left in seen.failing.splitlines()[-1]
 
 

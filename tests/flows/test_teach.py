@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flows.inquiry import STUDIES
 from flows.teach import teach
 from rmpipe.config import StudyError
 from rmpipe.sieve import Sifting
@@ -86,3 +87,115 @@ def test_what_cannot_be_is_refused_with_its_place(tmp_path: Path, change: str, t
 
 def test_prompts_held_out_may_be_sampled_where_nothing_is_sifted(tmp_path: Path):
     assert not of(calls(tmp_path, "sampling.split='test'"), "sift")
+
+
+# -- mending ----------------------------------------------------------------------------------------------------------
+
+LEVELLED = "reward_models.mended={kind='levelled',of='offset',policy='weak'}"
+UNSAMPLED = 'sampling.split: prompts are mended by samples of them, and "test" draws none to train on; leave it out, or'
+SIEVED = "reward_models.left={kind='sieved',of='offset',sifting={fate='defer'}}"
+
+
+def test_what_is_levelled_knows_the_scores_of_what_it_levels_over_its_policys_samples_and_moves_nothing_else(tmp_path):
+    plain, mended = calls(tmp_path), calls(tmp_path, LEVELLED)
+    (call,) = (call for call in of(mended, "derive").values() if call.labels["reward_model"] == "mended")
+    scores = mended[call.told["scores"].address]
+    assert scores.labels == {"policy": "weak", "reward_model": "offset", "seed": 1}
+    assert [part.address for part in call.told["components"]] == [scores.told["reward_model"].address]
+    moved = {address.split("/")[0] for address in {*plain} - {*mended}}
+    assert moved == {"rank", "report"}
+    others = [call for call in of(mended, "derive").values() if call.labels["reward_model"] != "mended"]
+    assert not any("scores" in call.identity["inputs"] for call in others)
+
+
+def test_what_is_sieved_alone_is_taught_with_a_sieve_of_its_own(tmp_path: Path):
+    found = calls(tmp_path, SIEVED, "reward_models.deeper={kind='sieved',of='left'}")
+    sieved = {call.labels["reward_model"]: call.told["sieve"] for call in of(found, "align").values()}
+    assert {name for name, sieve in sieved.items() if sieve} == {"left", "deeper"}
+    fates = {call.labels["reward_model"]: call.told["config"].fate for call in of(found, "sift").values()}
+    assert fates == {"left": "defer", "deeper": "drop"}
+    both = calls(tmp_path, SIEVED, "sifting={low=0.2}")
+    lows = {call.labels["reward_model"]: call.told["config"].low for call in of(both, "sift").values()}
+    assert lows == {"truth": 0.2, "offset": 0.2, "off": 0.2, "left": None}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (LEVELLED.replace("weak", "weakk"), "reward_models.mended.policy: no 'weakk' there; did you mean weak?"),
+        (f"{LEVELLED};sampling.split='test'", f"{UNSAMPLED} reward_models.mended"),
+        (f"{SIEVED};sampling.split='test'", f"{UNSAMPLED} reward_models.left"),
+    ],
+)
+def test_what_mends_by_samples_needs_samples_of_the_prompts_to_train_on(tmp_path: Path, change: str, told: str):
+    (tmp_path / "s.toml").write_text(TINY)
+    with pytest.raises(StudyError) as caught:
+        Study.read(tmp_path / "s.toml", change.split(";"))
+    assert str(caught.value).removeprefix(f"{tmp_path / 's.toml'}: ") == told
+
+
+def test_what_is_levelled_must_know_every_prompt_that_is_trained_on(tmp_path: Path):
+    (tmp_path / "s.toml").write_text(TINY)
+    Study.read(tmp_path / "s.toml", [LEVELLED, "sampling.prompts=24"]).check_sources()
+    with pytest.raises(StudyError, match=r"sampling\.prompts: 8 of 24 prompts are sampled, and reward_models\.mended"):
+        Study.read(tmp_path / "s.toml", [LEVELLED]).check_sources()
+
+
+def test_a_question_without_samples_has_nothing_to_level_by():
+    told = 'levelled must know rewards of a policy\'s samples, and flow = "generalise" has none; leave it out, or ask'
+    with pytest.raises(StudyError, match=told):
+        Study.read(STUDIES / "shift.toml", ["reward_models.m={kind='levelled',of='explicit',policy='pretrained'}"])
+
+
+# -- audits -----------------------------------------------------------------------------------------------------------
+
+
+def test_nobody_is_taught_before_every_audit(tmp_path: Path):
+    found = calls(tmp_path, "seeds=[1,2]")
+    audits = of(found, "audit")
+    assert len(audits) == 2 * 3
+    for call in [*of(found, "align").values(), *of(found, "rank").values()]:
+        assert {guard.address for guard in call.guards} == set(audits)
+    guarded = {call.stage.name for call in found.values() if call.guards}
+    assert guarded == {"align", "rank"}
+
+
+def test_the_ground_truth_is_examined_on_the_labels_that_the_data_came_with(tmp_path: Path):
+    found = calls(tmp_path)
+    pairs = {call.labels["reward_model"]: call.told["preferences"].address.split("/")[0]
+             for call in of(found, "audit").values()}  # fmt: skip
+    assert pairs == {"truth": "prepare", "offset": "relabel", "off": "relabel"}
+
+
+def test_what_is_unsound_teaches_and_is_ranked_only_where_the_study_allows_it(tmp_path: Path):
+    plain, allowed = calls(tmp_path), calls(tmp_path, "allow_unsound=true")
+    assert not any(call.guards for call in allowed.values())
+    assert {*plain} - {*allowed} == {*of(plain, "rank"), *of(plain, "report")}  # another answer, nothing else
+    (rank,) = of(allowed, "rank").values()
+    assert rank.told["about"]["allow_unsound"] is True
+
+
+def test_a_looser_audit_moves_audits_and_the_answer_alone(tmp_path: Path):
+    plain, loose = calls(tmp_path), calls(tmp_path, "auditing.drift=0.5")
+    moved = {address.split("/")[0] for address in {*plain} - {*loose}}
+    assert moved == {"audit", "rank", "report"}
+
+
+def test_a_reward_model_that_joins_a_study_that_was_run_costs_its_own_scoring_and_teaching_alone(tmp_path: Path):
+    store = Store(tmp_path / "home")
+    before = calls(tmp_path)
+    for address, call in before.items():
+        with store.making(address) as part:
+            kind = {"kind": call.stage.output.__name__}
+            store.publish(part, address, {**call.identity, **kind, "code": call.code, **store.seal(part)})
+    with planning(store) as plan:
+        teach(Study.read(tmp_path / "s.toml", ["reward_models.words={kind='truth',function='length'}"]))
+    stages = [step.call.stage.name for step in plan.to_run]
+    assert {address for address, step in plan.steps.items() if step.status == "hit"} == {
+        address for address, call in before.items() if call.stage.name not in ("rank", "report")
+    }
+    assert not {"sample", "train", "pretrain", "finetune", "prepare", "relabel"} & set(stages)
+    counts = {name: stages.count(name) for name in ("derive", "score", "measure", "align", "rank", "report")}
+    assert counts == {"derive": 1, "score": 3, "measure": 2, "align": 2, "rank": 1, "report": 1}
+    own = [step.call.labels for step in plan.to_run if step.call.stage.name not in ("rank", "report")]
+    assert {labels["reward_model"] for labels in own} == {"words"}

@@ -161,8 +161,8 @@ def _with_other_policy(place: Any, address: str) -> str:
     policies[at["off"]] = policies[at["offset"]]
     kept = [place for place, cell in enumerate(cells) if cell["policy"] == "weak"]
     record["config"]["cells"] = [cells[place] for place in kept]
-    for name, values in record["inputs"].items():
-        record["inputs"][name] = [values[place] for place in kept]
+    for name in ("measurements", "policies"):  # one a cell
+        record["inputs"][name] = [record["inputs"][name][place] for place in kept]
     answer["rows"] = [row for row in answer["rows"] if row["policy"] == "weak"]
     (made / "record.json").write_text(json.dumps(record))
     (made / "answer.json").write_text(json.dumps(answer))
