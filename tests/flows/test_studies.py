@@ -54,6 +54,15 @@ def test_contrast_makes_nothing_again_that_pocket_made(tmp_path):
     assert len(shared["align"]) == 3 * 2 * 4  # seeds x policies x (truth, offset, noisy, weak50)
 
 
+def test_mend_trains_nothing_again_and_levels_by_samples_of_all_prompts(tmp_path):
+    study = Study.read(STUDIES / "mend.toml")
+    pocket, mend = addresses(Study.read(STUDIES / "pocket.toml"), tmp_path), addresses(study, tmp_path)
+    trained = {address for address in mend if address.startswith(("pretrain", "finetune", "train", "collect"))}
+    assert trained <= pocket
+    assert len(trained) == 3 * (1 + 1 + 2 + 1)  # the base, weak, off and weak50, and pairs of weak
+    study.check_sources()
+
+
 def test_local_keeps_the_labels_of_the_data_and_stories_labels_them_afresh(tmp_path):
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n')
     (tmp_path / "model").mkdir()
