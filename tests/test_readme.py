@@ -35,7 +35,7 @@ def test_the_two_commands_stand_at_the_top_and_make_knows_them():
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_is_one_that_rmpipe_takes(command):
     told = _parser().parse_args(shlex.split(command))
-    if getattr(told, "study", None):
+    if getattr(told, "study", None) and str(told.study) != "mine.toml":  # which `new` writes
         assert told.study in {file.stem for file in STUDIES.glob("*.toml")}
 
 
