@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rmpipe.audit import VERDICTS
 from rmpipe.citation import place, signed
 
 if TYPE_CHECKING:
     from rmpipe.artifact import Audit
 
-ORDER = ("fail", "drift", "pass", "none")
-"""Verdicts, the worst first; `none` of a control, which is only told."""
 MARK = "†"
 """Beside the name of a reward model that failed and is ranked all the same."""
 
@@ -32,16 +31,16 @@ def told(audits: Mapping[str, Sequence[Audit]]) -> list[dict[str, Any]]:
         for audit in each:
             for row in audit.table().to_dict("records"):
                 rows.setdefault(row["check"], []).append(row)
-        checks = sorted((_worst(seeds) for seeds in rows.values()), key=lambda check: ORDER.index(check["verdict"]))
+        checks = sorted((_worst(seeds) for seeds in rows.values()), key=lambda check: VERDICTS.index(check["verdict"]))
         verdict = checks[0]["verdict"] if checks else "none"
         addresses = list(dict.fromkeys(audit.address for audit in each))
         found.append({"reward_model": name, "verdict": verdict, "checks": checks, "addresses": addresses})
-    return sorted(found, key=lambda item: ORDER.index(item["verdict"]))
+    return sorted(found, key=lambda item: VERDICTS.index(item["verdict"]))
 
 
 def _worst(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """One check over seeds."""
-    worst = min(rows, key=lambda row: (ORDER.index(row["verdict"]), -abs(row["amount"])))
+    worst = min(rows, key=lambda row: (VERDICTS.index(row["verdict"]), -abs(row["amount"])))
     amounts = [float(row["amount"]) for row in rows]
     kept = {name: worst[name] for name in ("check", "group", "verdict", "unit", "found", "remedy")}
     return kept | {"amount": sum(amounts) / len(amounts), "least": min(amounts), "greatest": max(amounts)}

@@ -131,14 +131,8 @@ def base_of(folder: Path, base: str | None = None) -> tuple[str, str | None]:
 
 def cached_base(place: str, revision: str | None = None) -> tuple[str, str | None] | None:
     """The base of an adapter of the hub, where that is in the hub's cache; None where it is not, or is no adapter."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(place, ADAPTER, revision=revision)
-    except HFValidationError:
-        return None
-    return base_of(Path(found).parent) if isinstance(found, str) else None
+    folder = cached(place, ADAPTER, revision)
+    return None if folder is None else base_of(folder)
 
 
 def check_base(folder: Path, base: str | None = None) -> None:
@@ -192,8 +186,7 @@ def check_code(place: Path | str, revision: str | None = None, *, trusted: bool,
     """
     config, tokenizer = _told(place, revision)
     own: dict[str, str] = config.get("auto_map") or {}
-    needed = always if always in own else "AutoConfig" if own and not _known(config) else None
-    if needed in own and not trusted:
+    if not trusted and (needed := needed_code(config, always)) in own:
         told = f"{place} is read by code of its own ({own[needed]}), which is not run unasked"
         raise StudyError(f"trust_remote_code: {told}; read it, and set trust_remote_code = true where you trust it")
     tokenizers = (tokenizer.get("auto_map") or {}).get("AutoTokenizer") or []
@@ -203,6 +196,17 @@ def check_code(place: Path | str, revision: str | None = None, *, trusted: bool,
         if elsewhere not in ("", str(place)):
             told = f"{place} runs code of another place ({elsewhere}, {name}), which its revision does not pin"
             raise StudyError(f"trust_remote_code: {told}; keep model and code in one folder, and give that")
+
+
+def needed_code(config: dict[str, Any], always: str = "") -> str | None:
+    """The automatic class by whose code a model must be read; None where transformers has a class for it.
+
+    Args:
+        config: its config.json.
+        always: as of `check_code`.
+    """
+    own = config.get("auto_map") or {}
+    return always if always in own else "AutoConfig" if own and not _known(config) else None
 
 
 def check_commit(field: str, place: str, revision: str | None, remedy: str) -> None:
@@ -235,6 +239,18 @@ def _known(config: dict[str, Any]) -> bool:
 
 
 # -- what is meant ----------------------------------------------------------------------------------------------------
+
+
+def cached(place: str, file: str, revision: str | None = None) -> Path | None:
+    """The folder in the hub's cache that has a file of a hub id; None where it is not there, or that is no hub id."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(place, file, revision=revision)
+    except HFValidationError:
+        return None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 def is_pinned(place: str, revision: str | None = None) -> bool:

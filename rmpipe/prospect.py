@@ -19,12 +19,14 @@ from rmpipe.folder import (
     LANGUAGE,
     SCORES,
     base_of,
+    cached,
     check_adapter,
     check_base,
     check_folder,
     check_scorer,
     heads_of,
     is_adapter,
+    needed_code,
     tokenizer_of,
 )
 from rmpipe.probe import HUB, PATIENCE, asked
@@ -86,10 +88,7 @@ class Model:
     @property
     def needs_code(self) -> bool:
         """Whether it cannot be read without running code that it brings."""
-        from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
-
-        own, kind = self.settings.get("auto_map", {}), self.settings.get("model_type")
-        return bool(own) and (SCORES in own or kind not in CONFIG_MAPPING_NAMES)
+        return needed_code(self.settings, SCORES) is not None
 
     @cached_property
     def outputs(self) -> list[str]:
@@ -178,7 +177,7 @@ def _settings(place: str, field: str) -> dict[str, Any]:
     if not Path(place).is_dir():
         from huggingface_hub import hf_hub_download
 
-        if not hub_answers() and not _cached(place):
+        if not hub_answers() and cached(place, file.name) is None:
             raise UnreachableError(f"{place}: the hub does not answer")
         with reaching(place, field, "give a whole model: a folder of save_pretrained, or a hub id that you may read"):
             file = Path(hf_hub_download(place, file.name, local_files_only=not hub_answers()))
@@ -197,12 +196,6 @@ def hub_answers() -> bool:
         return False
     with asked(HUB) as hub:
         return not hub.answer(2 * PATIENCE)[1]
-
-
-def _cached(place: str) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(place, "config.json"), str)
 
 
 def _weights(place: str) -> tuple[int, str]:

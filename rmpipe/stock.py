@@ -6,14 +6,13 @@ Nothing is fetched. A hub id counts as at hand where its files are in the hub's 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from rmpipe.estimate import Pace, Size, probe
+from rmpipe.folder import cached
 
 NAMES = {
     "hidden": ("hidden_size", "n_embd", "d_model", "dim"),
@@ -107,33 +106,19 @@ def here(place: str, revision: str | None = None) -> Path | None:
     """The folder of a model, by itself or in the hub's cache with its weights; None where it is not here."""
     if Path(place).is_dir():
         return Path(place)
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(place, "config.json", revision=revision)
-    except HFValidationError:
-        return None
-    folder = Path(found).parent if isinstance(found, str) else None
+    folder = cached(place, "config.json", revision)
     return folder if folder and any(folder.glob("*.safetensors")) else None
 
 
 def size_of(folder: Path) -> Size | None:
     """How large the model in a folder is; None where its files do not say."""
+    from huggingface_hub import get_local_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError, SafetensorsParsingError
+
     try:
         told = json.loads((folder / "config.json").read_text())
         told |= told.get("text_config") or {}
         shape = {name: next(int(told[key]) for key in keys if key in told) for name, keys in NAMES.items()}
-        return Size(sum(_parameters(folder)), **shape)
-    except (OSError, ValueError, StopIteration):
+        return Size(sum(get_local_safetensors_metadata(folder).parameter_count.values()), **shape)
+    except (OSError, ValueError, StopIteration, NotASafetensorsRepoError, SafetensorsParsingError):
         return None
-
-
-def _parameters(folder: Path) -> Iterator[int]:
-    """How many numbers each tensor of a model has, by the heads of its files."""
-    from safetensors import safe_open
-
-    for file in folder.glob("*.safetensors"):
-        with safe_open(file, framework="numpy") as tensors:
-            for name in tensors.keys():  # noqa: SIM118 - no dictionary
-                yield prod(tensors.get_slice(name).get_shape())

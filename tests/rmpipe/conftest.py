@@ -34,10 +34,20 @@ def look(chromium: Any, file: Path) -> Iterator[Callable[..., Any]]:
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Never written to."""
+    return untrained(tmp_path_factory.mktemp("base"), 3, 32)
+
+
+@pytest.fixture(scope="session")
+def smallest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As small as they come, and never written to."""
+    return untrained(tmp_path_factory.mktemp("smallest"), 0, 16)
+
+
+def untrained(folder: Path, seed: int, hidden: int) -> Path:
+    """A language model of the world with random weights."""
     from rmpipe import world
 
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(3, hidden=32, layers=1, heads=2).save_pretrained(folder)
+    world.new_model(seed, hidden=hidden, layers=1, heads=2).save_pretrained(folder)
     world.tokenizer().save_pretrained(folder)
     return folder
 

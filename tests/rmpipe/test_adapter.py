@@ -26,13 +26,9 @@ OPTIMISER = Optimiser(learning_rate=0.02)
 KINDS = ("finetune", "explicit", "mean", "implicit", "generative", "rloo", "grpo")
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained language model of the world, as small as they come."""
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(0, hidden=16, layers=1, heads=2).save_pretrained(folder)
-    world.tokenizer().save_pretrained(folder)
-    return folder
+@pytest.fixture
+def base(smallest: Path) -> Path:
+    return smallest
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -101,7 +101,7 @@ def test_code_of_its_own_is_named_and_not_run(
 
 
 def test_a_hub_that_does_not_answer_leaves_a_model_unseen(away, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     seen = language_model("somebody/model", "--policy")
     assert seen.told() == "not looked at: the hub does not answer"
     assert (seen.context, seen.parameters, seen.outputs) == (None, 0, [])

@@ -33,13 +33,9 @@ PROMPT = "tell me of the kettle at the kitchen in winter with the colour <reply>
 SHORT = {"prompts_per_step": 3, "samples_per_prompt": 2, "max_new_tokens": 6}
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained language model of the world, as small as they come."""
-    folder = tmp_path_factory.mktemp("base")
-    world.new_model(0, hidden=16, layers=1, heads=2).save_pretrained(folder)
-    world.tokenizer().save_pretrained(folder)
-    return folder
+@pytest.fixture
+def base(smallest: Path) -> Path:
+    return smallest
 
 
 def distinct_words(prompts: list[Any], responses: list[str]) -> list[float]:
