@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -54,10 +56,19 @@ def prefect(place, *arguments: str, folder: Path | None = None) -> str:
 
 
 def ask(place, path: str, **body: Any) -> Any:
-    """The server's answer, without the seconds that a command of Prefect's takes to start."""
+    """The server's answer, without the seconds that a command of Prefect's takes to start.
+
+    A server whose database is busy says 503, come again; Prefect's own clients do so five times.
+    """
     url, kind = f"{place.environment_of['PREFECT_API_URL']}/{path}", {"Content-Type": "application/json"}
     request = urllib.request.Request(url, json.dumps(body).encode() if body else None, kind)
-    return json.load(urllib.request.urlopen(request, timeout=60))
+    for patience in (2, 4, 8, 16, 0):
+        try:
+            return json.load(urllib.request.urlopen(request, timeout=60))
+        except urllib.error.HTTPError as error:
+            if error.code != 503 or not patience:
+                raise
+            time.sleep(patience)
 
 
 @pytest.fixture(scope="module")
