@@ -100,7 +100,7 @@ def policy_gradients(
         said = [row[half] for row in responses]
         asked.append(_weighed(language_model, prompts, said, ended[:, half], _shares(array[:, half])))
     norm, squared = np.zeros((2, len(array)))
-    with _differentiable(language_model.model) as weights:
+    with differentiable(language_model.model) as weights:
         for index, halves in enumerate(zip(*asked, strict=True)):
             if any(halves):
                 left, squared[index], right = _products(language_model, weights, halves, batch_size)
@@ -140,7 +140,7 @@ def exact_gradients(
     centred = array - array[:, :1]  # of equal rewards 0 exactly
     centred -= (chances * centred).sum(axis=1, keepdims=True)
     std, norm = np.sqrt((chances * centred**2).sum(axis=1)), np.zeros(len(array))
-    with _differentiable(language_model.model) as weights:
+    with differentiable(language_model.model) as weights:
         for index, row in enumerate(_weighed(language_model, prompts, said, ended, chances * centred)):
             slope = _slope(language_model, weights, row, batch_size)
             norm[index] = _root(_dot(slope, slope), index)
@@ -168,12 +168,17 @@ def _weighed(
         counted = [(*said, share) for said, share in sums.items() if share]
         texts = [(parted(language_model.tokenizer, prompt, text, end=end), share) for text, end, share in counted]
         for (prompt_ids, ids), _ in texts:
-            _check(index, prompt_ids, ids, language_model.context)
+            check_length(index, prompt_ids, ids, language_model.context)
         found.append(texts)
     return found
 
 
-def _check(index: int, prompt_ids: list[int], ids: list[int], context: int) -> None:
+def check_length(index: int, prompt_ids: list[int], ids: list[int], context: int) -> None:
+    """Refuse a text that the model cannot hold, or that has no prompt.
+
+    Raises:
+        StudyError: names the prompt, and the remedy.
+    """
     if not prompt_ids:
         raise StudyError(f"prompt {index} is empty, and the tokenizer begins no text by itself; give it a text")
     if len(prompt_ids) + len(ids) > context:
@@ -191,7 +196,7 @@ def _root(square: float, index: int) -> float:
 
 
 @contextmanager
-def _differentiable(model: Any) -> Iterator[list[torch.Tensor]]:
+def differentiable(model: Any) -> Iterator[list[torch.Tensor]]:
     """The trainable weights of a model, without dropout; afterwards its mode and what gradients it had are as before.
 
     Raises:
@@ -228,8 +233,8 @@ def _slope(language_model: policy.LanguageModel, weights: list[torch.Tensor], to
     for weight in weights:
         weight.grad = None
     for part in _batches(language_model.model, [each for each in told if each[0][1]], batch_size):
-        likelihoods = _likelihoods(language_model, [pair for pair, _ in part])
-        (likelihoods @ torch.tensor([share for _, share in part], device=likelihoods.device)).backward()
+        found = likelihoods(language_model, [pair for pair, _ in part])
+        (found @ torch.tensor([share for _, share in part], device=found.device)).backward()
     return [weight.grad for weight in weights]
 
 
@@ -244,7 +249,7 @@ def _batches(model: Any, told: Weighed, batch_size: int) -> Iterator[Weighed]:
         yield told[start : start + size]
 
 
-def _likelihoods(language_model: policy.LanguageModel, pairs: list[policy.Pair]) -> torch.Tensor:
+def likelihoods(language_model: policy.LanguageModel, pairs: list[policy.Pair]) -> torch.Tensor:
     """log pi(y | x), (n,), nats, to be differentiated.
 
     Padded on the right, where nothing that is asked for sees it: a place that attends to nothing, as padding on the
@@ -301,10 +306,10 @@ def jacobian_norm(
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
     prompt_ids, ids = parted(language_model.tokenizer, prompt, response)
-    _check(0, prompt_ids, ids, language_model.context)
+    check_length(0, prompt_ids, ids, language_model.context)
     chosen = np.unique(np.linspace(0, len(ids) - 1, min(places, len(ids))).round().astype(int))
     generator, found = torch.Generator().manual_seed(seed), []
-    with _differentiable(language_model.model) as weights, sdpa_kernel(SDPBackend.MATH):  # others differentiate once
+    with differentiable(language_model.model) as weights, sdpa_kernel(SDPBackend.MATH):  # others differentiate once
         for place in chosen.tolist():
             text = torch.tensor([prompt_ids + ids[:place]], device=language_model.model.device)
             logits = language_model.model(text, logits_to_keep=1, use_cache=False).logits[0, -1].float()

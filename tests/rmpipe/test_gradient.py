@@ -111,7 +111,7 @@ def test_estimates_are_those_of_plain_autograd_sample_by_sample(world_model):
 
 def test_what_is_differentiated_are_the_policy_s_likelihoods_however_texts_are_parted(world_model):
     pairs = [([1, 5, 6], [7, 8, 9, 2]), ([1, 5], [6, 7]), ([1, 5, 6, 7, 8], [9]), ([1], [5, 6, 7, 8, 9, 2])]
-    found = gradient._likelihoods(world_model, pairs)
+    found = gradient.likelihoods(world_model, pairs)
     assert found.requires_grad
     assert found.tolist() == pytest.approx(policy.likelihoods(world_model, pairs).tolist(), abs=1e-4)
 
