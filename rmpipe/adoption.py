@@ -92,7 +92,7 @@ def _adopted(config: Adopting, state: tuple[tuple[int, int], ...]) -> Adopted:
     if config.truth is not None and config.truth not in models:
         told = f"no rewards and no column {config.truth!r}; {nearest(config.truth, [*models, *raw[0]])}"
         raise StudyError(f"{name}: truth: {told}")
-    _check_once(given, name)
+    check_once(given, name)
     rows = _gathered(given)
     _check_counts(rows, name)
     kept = [{field: row[field] for field in KEPT if field in row} for row in rows]
@@ -106,7 +106,7 @@ def _adopted(config: Adopting, state: tuple[tuple[int, int], ...]) -> Adopted:
 def _row(config: Adopting, row: Row) -> Row:
     """A row in the listed form, whichever it has."""
     flat = row.get("responses") is None and row.get("response") is not None
-    responses = _responses(row, flat)
+    responses = responses_of(row, flat)
     told: Row = {"id": row.get("id"), "prompt": prompt_of(row.get("prompt")), "responses": responses}
     count = len(responses)
     told["rewards"] = {name: _numbers(field, value, count, flat) for name, field, value in _rewards(config, row, flat)}
@@ -115,18 +115,27 @@ def _row(config: Adopting, row: Row) -> Row:
     return told
 
 
-def _responses(row: Row, flat: bool) -> list[str]:
-    """Texts, of which one may be empty: a policy may say nothing."""
+def responses_of(row: Row, flat: bool) -> list[str]:
+    """Texts, of which one may be empty: a policy may say nothing.
+
+    Raises:
+        StudyError: names the field that cannot be used.
+    """
     if flat:
-        return [_response("response", row["response"])]
+        return [said_of("response", row["response"])]
     texts = row.get("responses")
     if not isinstance(texts, list) or not texts:
         told = "empty" if texts == [] else "missing" if texts is None else f"expected a list, got {_kind(texts)}"
         raise StudyError(f"responses: {told}; every row needs a list of responses, or one `response` with its `reward`")
-    return [_response(f"responses.{place}", text) for place, text in enumerate(texts)]
+    return [said_of(f"responses.{place}", text) for place, text in enumerate(texts)]
 
 
-def _response(field: str, value: Any) -> str:
+def said_of(field: str, value: Any) -> str:
+    """What a policy said, which may be nothing.
+
+    Raises:
+        StudyError: it is no text.
+    """
     return value if isinstance(value, str) and not value.strip() else response_of(field, value)
 
 
@@ -156,10 +165,15 @@ def _numbers(field: str, value: Any, count: int, flat: bool) -> list[float]:
     if not flat and (not isinstance(value, list) or len(value) != count):
         got = f"{len(value)}" if isinstance(value, list) else _kind(value)
         raise StudyError(f"{field}: expected a list of {count} numbers, one a response, got {got}; mend the row")
-    return [_number(field if flat else f"{field}.{place}", x) for place, x in enumerate([value] if flat else value)]
+    return [number_of(field if flat else f"{field}.{place}", x) for place, x in enumerate([value] if flat else value)]
 
 
-def _number(field: str, value: Any) -> float:
+def number_of(field: str, value: Any) -> float:
+    """A finite number.
+
+    Raises:
+        StudyError: it is none.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise StudyError(f"{field}: expected a number, got {_kind(value)}; mend the row, with 1 and 0 for yes and no")
     if not math.isfinite(value):
@@ -194,15 +208,21 @@ def _check_alike(rows: list[Row], name: str) -> None:
             raise StudyError(f"{name}: {what}: {told}{others}; give every row the same")
 
 
-def _check_once(rows: list[Row], name: str) -> None:
+def check_once(rows: list[Row], name: str, fields: tuple[str, ...] = ("prompt", "responses", "rewards")) -> None:
     """No row is there twice, where that cannot be a policy's doing: what is counted twice looks surer than it is.
 
     A list of responses with its rewards is one draw of all of them. Of single responses one may be said again; that
     each of them is, under prompts with unlike ones, is a file that was put together twice.
+
+    Args:
+        fields: in which two rows that are one are alike.
+
+    Raises:
+        StudyError: one is; names both.
     """
     alike: dict[str, list[Row]] = {}
     for row in rows:
-        alike.setdefault(key_of(row, ("prompt", "responses", "rewards")), []).append(row)
+        alike.setdefault(key_of(row, fields), []).append(row)
     again = [same for same in alike.values() if len(same) > 1]
     listed = [same for same in again if len(same[0]["responses"]) > 1]
     unlike = max(Counter(key_of(same[0], ("prompt",)) for same in alike.values()).values()) > 1

@@ -21,6 +21,8 @@ from rmpipe.config import StudyError
 from rmpipe.corpus import Pairs
 from rmpipe.dataset import Dataset
 from rmpipe.fitting import Limits, fitted, guessed
+from rmpipe.folder import naming
+from rmpipe.labelling import Labelling, Pool, pools
 from rmpipe.preference import check
 from rmpipe.prospect import Model
 from rmpipe.split import SPLITS
@@ -127,6 +129,7 @@ class Draft:
         pairs: what they are compared on.
         truth: what stands for what people want: a function's name, a model, or None where nobody knows it.
         gpu: whether it is to run on one.
+        labels: a file of the policies' own responses with labels, from which gains are foretold; None for none.
     """
 
     file: Path
@@ -135,9 +138,10 @@ class Draft:
     pairs: Pairs
     truth: str | Model | None
     gpu: bool
+    labels: str | None = None
 
     def check(self) -> None:
-        """Refuse a ground truth about which something must be decided first.
+        """Refuse a ground truth about which something must be decided first, and labels that cannot be used.
 
         Raises:
             StudyError: says what.
@@ -145,6 +149,8 @@ class Draft:
         if isinstance(self.truth, Model) and (question := Named("truth", self.truth).question):
             remedy = "write the study without, and add it by hand"
             raise StudyError(f"--ground-truth: {self.truth.place}: {question}; {remedy}")
+        with naming("--labels"):
+            self.pools  # noqa: B018 - read
 
     # -- what is decided ----------------------------------------------------------------------------------------------
 
@@ -209,6 +215,11 @@ class Draft:
         models = [Named(_name(model.place, taken), model) for model in [*self.policies, *self.scorers]]
         return models[: len(self.policies)], models[len(self.policies) :]
 
+    @cached_property
+    def pools(self) -> dict[str, Pool]:
+        """The labelled responses of each policy, by its name; empty where there is no file of any."""
+        return pools(Labelling(path=self.labels), [one.name for one in self.named[0]]) if self.labels else {}
+
     def seen(self) -> Iterator[tuple[str, str, str]]:
         """What was looked at: what it is, its place, and what was seen of it."""
         yield from (("policy", model.place, model.told()) for model in self.policies)
@@ -216,6 +227,7 @@ class Draft:
         yield from (("reward model", model.place, model.told()) for model in self.scorers)
         if isinstance(self.truth, Model):
             yield "ground truth", self.truth.place, self.truth.told()
+        yield from (("labels", str(self.labels), f"{name}: {pool.told()}") for name, pool in self.pools.items())
         yield from (("tokens", place, told) for place, told in self.limits.lengths.items())
 
     def assumed(self) -> Iterator[str]:
@@ -230,12 +242,25 @@ class Draft:
         yield from (f"{one.model.place}: {one.question}; left out till then" for one in self.named[1] if one.question)
         if self.truth is None:
             yield "no ground truth: ranks go by the proxy gain, which each reward model awards itself"
+        yield from self._of_labels()
         if (few := self.most("policy", self.budget.asked)) < self.budget.asked:
             yield f"{few} prompts are left for RLHF, and each of its steps takes them all; give more pairs"
         if len(self.seeds) == 1:
             yield f"one seed, since a CPU is slow with {self.size / 1e6:,.0f} M parameters: no interval over seeds"
         machine = "a GPU" if self.gpu else "a CPU, since no GPU is here"
         yield f"steps, prompts and learning rates are usual ones for this size on {machine}; none is tuned"
+
+    def _of_labels(self) -> Iterator[str]:
+        """What was taken for granted of labels."""
+        first = next(iter(self.pools.values()), None)
+        if first is None:
+            return
+        yield f"{self.labels}: `rmpipe forecast` goes by these labels; RLHF, and what ranks after it, does not"
+        if not first.named:
+            yield f"{self.labels}: rows that name no policy are responses of {self.named[0][0].name}, as it came"
+        if first.pairs:
+            share = "a response's wins less its losses, as a share of its pairs"
+            yield f"{self.labels}: a label is {share}, so that only the order within a prompt counts"
 
     # -- what is written ----------------------------------------------------------------------------------------------
 
@@ -255,7 +280,7 @@ class Draft:
             rates=next(rates for most, *rates in RATES if self.size < most),
             learning=min(self.budget.learning, max(10, math.ceil(PASSES * left.pairs / BATCH))),
             prompts=self.most("policy", self.budget.prompts), evaluated=self.most("test", self.budget.evaluated),
-            asked=self.most("policy", self.budget.asked), fraction=FRACTION,
+            asked=self.most("policy", self.budget.asked), fraction=FRACTION, labels=self.labels,
         )  # fmt: skip
 
     def _truth(self) -> dict[str, Any] | Named | None:

@@ -82,8 +82,8 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
         table[key] = value
 
 
-PLACES = ("path", "tokenizer")
-"""Keys whose value names something beside the study file, or a hub id."""
+PLACES = ("path", "tokenizer", "labels")
+"""Keys whose value, where it is text, names something beside the study file, or a hub id."""
 
 
 def _absolute(value: Any, folder: Path) -> Any:
@@ -96,8 +96,8 @@ def _absolute(value: Any, folder: Path) -> Any:
 
 
 def _place(text: Any, folder: Path) -> Any:
-    if not isinstance(text, str):
-        return text
+    if not isinstance(text, str):  # `labels` may be a section
+        return _absolute(text, folder)
     path = folder / Path(os.path.expandvars(text)).expanduser()
     return str(path.resolve()) if path.exists() or text.startswith((".", "~", "/", "$")) else text
 

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rmpipe.artifact import Artifact, Prompts
 from rmpipe.config import canonical_json
 from rmpipe.estimate import Use
+from rmpipe.labelling import pool
 from rmpipe.stock import Model
+from rmpipe.table import Row
 from rmpipe.text import encode, readable
 
 if TYPE_CHECKING:
@@ -170,6 +172,8 @@ class Workload:
             return self.texts(told["pairs"])
         if stage in ("relabel", "shift"):
             return self.texts(told["preferences"])
+        if stage == "grade":
+            return Texts(_answered(pool(told["config"], told["whose"]).rows))
         return None
 
     def lengths(self, texts: Texts, model: Model) -> tuple[float, float]:
@@ -182,6 +186,14 @@ class Workload:
     def longest(self, model: str) -> float:
         """Mean tokens of the texts of a model, prompt and response together, of where they are longest; 0 of none."""
         return max((sum(lengths) for (_, name), lengths in self._lengths.items() if name == model), default=0.0)
+
+
+def _answered(rows: list[Row]) -> pd.DataFrame:
+    """A row for each response, in a split of their own."""
+    import pandas as pd
+
+    answers = [(row["prompt"], text) for row in rows for text in row["responses"]]
+    return pd.DataFrame(answers, columns=["prompt", "chosen"]).assign(split="labelled")
 
 
 def _first_of(frame: pd.DataFrame, split: str, count: int | None) -> pd.DataFrame:

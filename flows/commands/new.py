@@ -27,6 +27,9 @@ def arguments(parser: ArgumentParser) -> None:
         "what stands for what people want: a better reward model, a function as module:name, or the name of one of ours"
     )
     parser.add_argument("--ground-truth", metavar=place, help=text)
+    text = "the policy's own responses with labels, from which `rmpipe forecast` foretells who teaches best: rows of "
+    text += "prompt, response and label, of lists of the latter two, or of prompt, chosen and rejected"
+    parser.add_argument("--labels", metavar="FILE", help=text)
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
     speaks_json(parser)
 
@@ -76,7 +79,7 @@ def _draft(options: Namespace) -> Draft:
     scorers = [reward_model(place, "--reward-model") for place in dict.fromkeys(options.reward_model)]
     truth = _truth(options.ground_truth)
     pairs = preferences(options.preferences, messages=policies[0].template)
-    return Draft(options.study, policies, scorers, pairs, truth, torch.cuda.is_available())
+    return Draft(options.study, policies, scorers, pairs, truth, torch.cuda.is_available(), options.labels)
 
 
 def _truth(named: str | None) -> str | Model | None:
@@ -126,4 +129,5 @@ def _said(file: Path, stages: int, draft: Draft) -> str:
         f"what it does    rmpipe plan {file}",
         f"the answer      rmpipe run {file}",
     ]
+    lines += [f"foretold        rmpipe forecast {file}"] if draft.labels else []
     return "\n".join(lines)

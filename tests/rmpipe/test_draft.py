@@ -76,6 +76,24 @@ def test_a_model_as_ground_truth_is_a_reward_model(tmp_path: Path, model: Model,
     assert (study.reward_models["truth"].kind, study.reward_models["truth"].path) == ("pretrained", "theirs/gold")
 
 
+def test_labels_are_named_in_the_study_and_what_they_say_is_said(tmp_path: Path, model: Model, pairs: Pairs):
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b"}, {"prompt": "q", "chosen": "a", "rejected": "b"}]
+    file = tmp_path / "labels.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    draft = Draft(tmp_path / "mine.toml", [model], [], pairs, None, gpu=False, labels=str(file))
+    study = read(draft)
+    assert study.foresight.labels.path == str(file)
+    assert 'labels = "labels.jsonl"' in draft.text()  # beside the study: from there
+    name = next(iter(study.policies))
+    assert ("labels", str(file), f"{name}: labels of 4 responses to 2 prompts, by pairs") in list(draft.seen())
+    told = [text.removeprefix(f"{file}: ") for text in draft.assumed() if text.startswith(str(file))]
+    assert [text.split()[0] for text in told] == ["`rmpipe", "rows", "a"]
+    assert f"rows that name no policy are responses of {name}, as it came" in told
+    file.write_text("\n".join(json.dumps(row | {"policy": "another"}) for row in rows))
+    with pytest.raises(StudyError, match=rf"^--labels: {file}: policy: no row is of '{name}'; known: another"):
+        Draft(tmp_path / "mine.toml", [model], [], pairs, None, gpu=False, labels=str(file)).check()
+
+
 LABELS = {"id2label": {"0": "rude", "1": "kind"}}
 CODE = {"auto_map": {"AutoModelForSequenceClassification": "modeling_theirs.Theirs"}}
 

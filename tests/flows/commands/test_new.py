@@ -20,6 +20,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     world.tokenizer().save_pretrained(folder / "model")
     rows = [{"question": f"q{n}", "answer_better": f" yes {n}", "answer_worse": f" no {n}"} for n in range(40)]
     (folder / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labelled = [{"prompt": f"q{n}", "responses": [" yes", " no"], "labels": [1, 0]} for n in range(4)]
+    (folder / "labels.jsonl").write_text("\n".join(map(json.dumps, labelled)))
+    (folder / "unlike.jsonl").write_text(json.dumps(labelled[0] | {"labels": ["good", "bad"]}))
     return folder
 
 
@@ -51,6 +54,17 @@ def test_what_is_written_can_be_planned_and_what_was_seen_and_assumed_is_said(ne
     assert main(["plan", "mine.toml"]) == 0
 
 
+def test_labels_lead_to_a_forecast(new, place: Path):
+    code, said, _ = new("--labels", "labels.jsonl")
+    assert code == 0
+    study = Study.read(place / "mine.toml")
+    study.check_sources()
+    assert study.foresight.labels.path == str(place / "labels.jsonl")
+    assert "labels       labels.jsonl: model: labels of 8 responses to 4 prompts" in said
+    assert "- labels.jsonl: rows that name no policy are responses of model, as it came" in said
+    assert said.splitlines()[-1] == "foretold        rmpipe forecast mine.toml"
+
+
 def test_a_program_is_told_the_same(new):
     code, said, _ = new("--json")
     told = json.loads(said)
@@ -78,6 +92,8 @@ def test_a_file_that_is_there_stays_unless_it_is_asked_for(new, place: Path):
     [
         (("--reward-model", "model"), "--reward-model: model: LlamaForCausalLM is a language model and scores nothing"),
         (("--policy", "./none"), "--policy: ./none: nothing there"),
+        (("--labels", "unlike.jsonl"), "--labels: unlike.jsonl: row 1: labels.0: expected a number, got str; mend the"),
+        (("--labels", "none.jsonl"), "--labels: none.jsonl: nothing there; give a file of prompts, responses and"),
         (("--ground-truth", "nowhere:function"), "mine.toml: reward_models.truth.function: cannot import 'nowhere'"),
     ],
 )
@@ -85,7 +101,9 @@ def test_bad_input_writes_nothing(new, place: Path, words: tuple[str, ...], told
     code, _, complaint = new(*words)
     assert code == 2
     assert told in complaint
-    assert sorted(path.name for path in place.iterdir() if path.name != "home") == ["model", "pairs.jsonl"]
+    assert sorted(path.name for path in place.iterdir() if path.name != "home") == [
+        "labels.jsonl", "model", "pairs.jsonl", "unlike.jsonl",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
