@@ -75,6 +75,43 @@ def parted(told: list[dict[str, Any]]) -> Markup:
     return Markup(words).format(len(turned), len(told), verb, worst["reward_model"], lost, kl, way, own)
 
 
+def foretold(rows: list[dict[str, Any]]) -> Markup:
+    """Who gained most, and what those gained that the forecast puts first.
+
+    Args:
+        rows: of an answer's forecast, of one policy, algorithm and ground truth.
+    """
+    known = [row for row in rows if row["forecast"] and row["gain"]]
+    best = max(known, key=lambda row: row["gain"]["value"])
+    first = sorted((row for row in known if row["rank"] in ("1", "1=")), key=lambda row: row["gain"]["value"])
+    most = Markup("<b>{}</b> gained most, {}").format(best["reward_model"], _came(best))
+    if not first:
+        return most + "; the forecast puts nobody first."
+    if first == [best]:
+        return most + ", as was foretold."
+    if len(first) == 1:
+        return most + Markup("; <b>{}</b>, foretold to be first, {}.").format(first[0]["reward_model"], _came(first[0]))
+    ends = _came(first[0]), _came(first[-1])
+    return most + Markup("; the {} foretold to be first {} to {}.").format(len(first), *ends)
+
+
+def _came(row: dict[str, Any]) -> Markup:
+    return link(row["gain"]["value"], RANKING)
+
+
+def scored(items: list[tuple[str, dict[str, Any]]]) -> Markup:
+    """Which predictor orders reward models best, and which next.
+
+    Args:
+        items: label and {"value", "low", "high"}, as the figure draws them.
+    """
+    named = [
+        Markup("<b>{}</b> {}").format(label, link(number["value"], RANKING))
+        for label, number in sorted(items, key=lambda item: -item[1]["value"])[:2]
+    ]
+    return Markup("Best {}{}.").format(named[0], Markup(", then {}").format(named[1]) if named[1:] else "")
+
+
 def spread(prompts: dict[str, list[float]], rows: list[dict[str, Any]]) -> Markup:
     """Whose middle prompt varies least, and whose most."""
     medians = {name: float(np.median(values)) for name, values in prompts.items()}

@@ -28,7 +28,7 @@ MANY, LINES = 4, 30
 KILLED = "**It was killed before it was done.** The next run of its study makes what is missing."
 STUDY = "Each run is a study that was asked for: open it for the answer, the report, and every stage that it took."
 VIEWS = {
-    "align": ("metrics.`truth_gain`", "metrics.`proxy_gain`", "metrics.`kl`"),
+    "align": ("metrics.`truth_gain`", "metrics.`forecast`", "metrics.`proxy_gain`", "metrics.`kl`"),
     "measure": ("metrics.`variance`", "metrics.`accuracy_on`", "metrics.`accuracy_off`", "metrics.`flat_share`"),
     "audit": ("metrics.`fails`", "metrics.`drifts`", "metrics.`accuracy`", "metrics.`length`"),
     "evaluate": ("metrics.`test.accuracy`", "metrics.`test.margin`", "metrics.`test.loss`"),
@@ -56,7 +56,7 @@ TREATED: dict[str, tuple[str, ...]] = {
 """The labels beside these numbers, where they are not `LABELS`."""
 MEASURED = {"variance": "variance", "accuracy_on": "accuracy, on policy", "accuracy_off": "accuracy, off policy",
             "flat_share": "share of flat prompts"}  # fmt: skip
-TAUGHT = {"truth_gain": "ground-truth gain", "proxy_gain": "proxy gain", "kl": "KL"}
+TAUGHT = {"truth_gain": "ground-truth gain", "forecast": "forecast", "proxy_gain": "proxy gain", "kl": "KL"}
 ASKED = {"accuracy": "accuracy", "loss": "loss", "chosen": "mean reward, chosen", "rejected": "mean reward, rejected"}
 GAUGED = {"flat": "share of prompts that teach nothing", "std": "mean std", "norm_low": "gradient norm, low std",
           "norm_high": "gradient norm, high std", "ratio": "low over high"}  # fmt: skip
@@ -68,8 +68,9 @@ SCORES = "\n\n**What it scores, and whom it taught**\n\n"
 HOW = {
     "RewardModel": "Variance is that of its whitened rewards within a prompt, over responses of the policy that is "
     "named. Accuracy is ranking accuracy: on policy over pairs of these responses, off policy over the test pairs. "
-    "A gain is what that policy gained by being taught with it. On a set of pairs, accuracy counts a tie as one half, "
-    "and loss is that of Bradley and Terry.",
+    "A gain is what that policy gained by being taught with it, and a forecast what was foretold of that: 1 is as fast "
+    "as the ground truth itself would teach. On a set of pairs, accuracy counts a tie as one half, and loss is that of "
+    "Bradley and Terry.",
     "Policy": "A gain is a mean over held-out prompts, in standard deviations of each reward under the initial policy; "
     "KL is from the initial policy, in nats.",
     "Measurement": "Variance is that of whitened rewards within a prompt; accuracies are ranking accuracies.",

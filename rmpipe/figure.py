@@ -176,6 +176,44 @@ def _mark(axes: Axes, row: dict[str, Any], colour: str) -> None:
         axes.plot(ends, [peak["gain"]] * 2, color=colour, linewidth=1.2, marker="|", scalex=False)
 
 
+def foretold(rows: Sequence[dict[str, Any]], ink: dict[str, str], where: str) -> str:
+    """Forecasts against what came true, each reward model a disc with both of its intervals.
+
+    Where gains are foretold in standard deviations, the broken line is where both are alike; else a forecast is a share
+    of what the ground truth itself would teach, and the line stands there.
+
+    Args:
+        rows: of an answer's forecast, of one policy, algorithm and ground truth.
+        ink: of `colours`.
+        where: whose they are, as in `bars`.
+    """
+    known = [row for row in rows if row["forecast"] and row["gain"]]
+    if not known:
+        return ""
+    figure, axes = _panel(max(3.3, 1.0 + 0.19 * len(known)))
+    told = "gain_foretold" if all(row.get("gain_foretold") for row in known) else "forecast"
+    for row in known:
+        name, (x, y) = row["reward_model"], (row[told], row["gain"])
+        _ends(axes, x, y, ink[name])
+        face = ink[name] if row["trained"] else "none"
+        axes.plot(x["value"], y["value"], "o", markersize=6, color=ink[name], markerfacecolor=face, zorder=3)
+    broken: dict[str, Any] = {"color": INK, "linewidth": 0.8, "linestyle": (0, (4, 3))}
+    axes.axhline(0, color=INK, linewidth=0.5)
+    across = [row[told] for row in known]
+    if told == "forecast":
+        axes.axvline(1, **broken)
+        across = [*across, {"value": 1.0, "low": None, "high": None}]
+    else:
+        axes.axline((0, 0), slope=1, **broken)
+    axes.set_xlim(*reach(across))
+    axes.set_ylim(*reach([row["gain"] for row in known]))
+    words = "forecast (1: the ground truth)" if told == "forecast" else "foretold gain, sd"
+    axes.set(xlabel=words, ylabel="ground-truth gain, sd")
+    _named(axes, [(row[told]["value"], row["gain"]["value"], row["reward_model"]) for row in known], ink)
+    said = "; ".join(f"{row['reward_model']} {row[told]['value']:.2f} and {row['gain']['value']:.2f}" for row in known)
+    return _svg(figure, f"Forecast against what came true, {where}: {said}")
+
+
 def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
     """Reward variance prompt by prompt: every prompt a dot, the median and the quartiles marked.
 
@@ -447,6 +485,14 @@ def _panel(height: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(STYLE):  # not pyplot: no state, no window
         figure = Figure(figsize=(4.2, height))
         return figure, figure.subplots()
+
+
+def _ends(axes: Axes, x: dict[str, Any], y: dict[str, Any], colour: str) -> None:
+    """The intervals of a point, across and up, as far as each is known."""
+    for number, other, upright in ((x, y, False), (y, x, True)):
+        if number["low"] is not None and number["high"] is not None:
+            along, at = [number["low"], number["high"]], [other["value"]] * 2
+            axes.plot(*((at, along) if upright else (along, at)), color=colour, linewidth=1, alpha=0.7)
 
 
 def _disc(axes: Axes, row: dict[str, Any], accuracy: str, size: float, colour: str) -> None:

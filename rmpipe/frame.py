@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 OUTCOMES = {"Held": "held", "Reversed": "reversed"}
 """How the page marks a judged claim, by the first word of its sentence; all others are open."""
 
-SHARED = ("frame.html", "diagnosed.html", "audited.html", "flat.html")
+SHARED = ("frame.html", "diagnosed.html", "audited.html", "flat.html", "foreseen.html")
 
 
 def judged(item: dict[str, Any], sides: list[tuple[str, str]]) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from rmpipe import card
 from rmpipe.answer import Form
 from rmpipe.artifact import Report
 
+FORETOLD = ("truth", "policy", "algorithm", "rank", "reward_model", "forecast", "gain")
+"""The columns of a forecast in the order in which they are read."""
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -51,14 +54,24 @@ class Invocation:
         drawn = dict(figures(report.page.read_text(encoding="utf-8")))
         for name, svg in drawn.items():
             self.client.log_text(self.run, svg, name)
-        rows = [_flat(row, Form.of(answer).first) for row in answer["rows"]]
-        names = dict.fromkeys(name for row in rows for name in row)
-        self.client.log_table(self.run, {name: [row.get(name) for row in rows] for name in names}, "ranking.json")
+        self._table([_flat(row, Form.of(answer).first) for row in answer["rows"]], "ranking.json")
         self.client.log_text(self.run, card.ranking(answer, self.links), "ranking.md")
         self.client.log_text(self.run, "\n\n".join(answer["sentences"]), "what-it-supports.md")
+        if told := answer.get("forecast"):
+            self._table([_flat(row, FORETOLD) for row in told["rows"]], "forecast.json")
+            scored = told["scorecard"] or {"pooled": [], "sentences": []}
+            self._table([_flat(row, ("algorithm", "over", "predictor")) for row in scored["pooled"]], "scorecard.json")
+            said = dict.fromkeys([*told["sentences"], *scored["sentences"]])
+            self.client.log_text(self.run, "\n\n".join(said), "what-was-foretold.md")
         page = f"#/experiments/{self.experiment}/runs/{self.run}"
         self.client.set_tag(self.run, card.NOTE, card.of_study(answer, page, list(drawn)))
         return answer
+
+    def _table(self, rows: list[dict[str, Any]], file: str) -> None:
+        """Rows as a table of the run, where there are any."""
+        names = dict.fromkeys(name for row in rows for name in row)
+        if rows:
+            self.client.log_table(self.run, {name: [row.get(name) for row in rows] for name in names}, file)
 
 
 def named(study: str, listed: list[dict[str, Any]], status: str) -> str:

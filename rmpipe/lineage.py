@@ -168,6 +168,8 @@ class Ledger:
             self.models.register(entry, text)
         if entry.execution.subject:
             self.models.add_numbers(entry)
+        if entry.execution.kind == "Ranking":
+            self.models.add_forecasts(entry, self.links)
         self._show(entry)
         self.client.set_terminated(entry.run_id, "FINISHED", end_time=entry.ended)
         self.journal.drop(entry.execution.address)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rmpipe import audited, caption, citation, diagnosed, displaced, figure, frame, generalised, vanished
+from rmpipe import audited, caption, citation, diagnosed, displaced, figure, foreseen, frame, generalised, vanished
 from rmpipe.verdict import NO_TRUTH
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ def _taught(answer: dict[str, Any], address: str, before: dict[str, Any] | None)
         rest=[text for text in answer["sentences"] if text not in leads and text != NO_TRUTH],
         claims=_claims(answer),
         far=answer.get("overoptimisation"),
+        foretold=foreseen.section(answer, ink),
         before=before,
         audits=audited.section(answer.get("audits", [])),
         flattest=_flattest(answer),

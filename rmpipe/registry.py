@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rmpipe.artifact import Weights
-from rmpipe.card import CIRCUMSTANCES, NOTE, UNDER, scored
+from rmpipe.artifact import Ranking, Weights
+from rmpipe.card import CIRCUMSTANCES, NOTE, UNDER, Links, scored
+from rmpipe.citation import KEYS
 from rmpipe.journal import MODELS, Entry, metric_name
 from rmpipe.store import Store
 
@@ -80,6 +81,25 @@ class Registry:
         self.client.log_batch(entry.run_id, metrics=points)
         self._describe(model_id)
 
+    def add_forecasts(self, entry: Entry, links: Links) -> None:
+        """What a ranking says was foretold stands beside what came true: in each training's run, and with its teacher.
+
+        Args:
+            entry: of the ranking.
+            links: to the runs that MLflow has.
+        """
+        ranking, at = Ranking(entry.execution.address, self.home), entry.ended
+        for aligned, name, value in foretold(ranking.answer()) if ranking.built else ():
+            record, run = links.record(aligned), links.run(aligned)
+            teacher = record.get("inputs", {}).get("teacher", "")
+            if run is None or links.run(teacher) is None:
+                continue
+            model_id, labels = links.record(teacher).get("model_id"), record["labels"]
+            key = metric_name(".".join([*(labels[label] for label in CIRCUMSTANCES), name]))
+            told = self.entities.Metric(key, value, at, 0, model_id=model_id, run_id=run)
+            self.client.log_batch(run, metrics=[self.entities.Metric(metric_name(name), value, at, 0), told])
+            self._describe(str(model_id))
+
     def _version(self, name: str, entry: Entry, card: str) -> Any:
         """The registered version of these bytes in this store, made unless it is there."""
         execution, place = entry.execution, self._place(entry)
@@ -125,6 +145,17 @@ class Registry:
                 if version.tags.get("rmpipe.content") == model.tags["rmpipe.content"]:
                     files = f"Files: `{store.folder(address)}`"
                     self.client.update_model_version(version.name, version.version, f"{text[:SHORTER]}\n\n{files}")
+
+
+def foretold(answer: dict[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """(address of a training, `forecast`, or `NAME_forecast` by a further ground truth, value) of all forecasts."""
+    if not answer.get("forecast"):
+        return
+    taught = {tuple(row[key] for key in KEYS): row["addresses"]["align"] for row in answer["rows"]}
+    for row in answer["forecast"]["rows"]:
+        name = "forecast" if row["truth"] == answer["ground_truth"] else f"{row['truth']}_forecast"
+        for aligned in taught.get(tuple(row[key] for key in KEYS), ()) if row["forecast"] else ():
+            yield aligned, name, row["forecast"]["value"]
 
 
 def weights(address: str, home: Path) -> Path:

@@ -57,6 +57,26 @@ def test_the_highest_proxy_stands_beside_its_ground_truth_where_one_is_known():
     assert unknown == "a ends highest, 2.00 sd after 10 steps; b lowest, 1.00."
 
 
+def told(name: str, rank: str, gain: float, forecast: float | None = 1.0) -> dict[str, Any]:
+    """A row of a forecast."""
+    return {"reward_model": name, "rank": rank, "gain": {"value": gain}, "forecast": forecast and {"value": forecast}}
+
+
+def test_what_the_first_of_a_forecast_gained_stands_beside_who_gained_most():
+    first, best, other = told("off", "1", 0.3), told("truth", "2", 0.5), told("flat", "3", 0.1)
+    assert words(caption.foretold([first, best, other])) == "truth gained most, 0.50; off, foretold to be first, 0.30."
+    assert words(caption.foretold([best | {"rank": "1"}, other])) == "truth gained most, 0.50, as was foretold."
+    tied = [row | {"rank": "1="} for row in (first, best)]
+    assert words(caption.foretold([*tied, other])).endswith("; the 2 foretold to be first 0.30 to 0.50.")
+    assert words(caption.foretold([best, other])).endswith("; the forecast puts nobody first.")
+
+
+def test_of_predictors_the_best_two_are_named():
+    items = [("variance", {"value": -0.1}), ("the forecast", {"value": 0.9}), ("accuracy", {"value": 0.2})]
+    assert words(caption.scored(items)) == "Best the forecast 0.90, then accuracy 0.20."
+    assert words(caption.scored(items[:1])) == "Best variance \N{MINUS SIGN}0.10."
+
+
 def test_over_kl_the_price_of_a_gain_is_named():
     rows, curves = [row("a", 0.5, kl=2.0), row("b", 0.1, kl=9.0)], [line("a", 0, 1), line("b", 0, 1)]
     assert words(caption.curve(rows, curves, "kl", "truth")) == (

@@ -87,12 +87,13 @@ def test_an_error_longer_than_a_page_leaves_room_for_the_rest(tmp_path: Path):
 
 def test_the_numbers_of_a_reward_model_are_written_anew_each_time_below_what_was_written_once():
     first = card.scored("train off", [("weak.variance", 0.5, "m1"), ("weak.variance.min", 0.1, "m1")])
-    more = [("weak.variance", 0.5, "m1"), ("weak.accuracy_on", 0.7, "m1"), ("weak.rloo.truth_gain", 0.25, "a1")]
+    more = [("weak.variance", 0.5, "m1"), ("weak.accuracy_on", 0.7, "m1"), ("weak.rloo.truth_gain", 0.25, "a1"),
+            ("weak.rloo.forecast", 0.9, "a1")]  # fmt: skip
     again = card.scored(first, more)
     assert again == card.scored("train off", more)
     lines = again.replace("&nbsp;", "").splitlines()
     assert "| [weak](#/runs/m1) | 0.50 | 0.70 |  |  |" in lines
-    assert "| [weak.rloo](#/runs/a1) | 0.25 |  |  |" in lines
+    assert "| [weak.rloo](#/runs/a1) | 0.25 | 0.90 |  |  |" in lines  # the forecast beside what came true
     assert "0.10" not in again
     assert card.scored("train off", []) == "train off"
 

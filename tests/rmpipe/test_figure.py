@@ -58,6 +58,35 @@ def test_without_an_interval_a_turn_is_a_disc_alone():
     assert marks(figure.parted([curve], [told | {"turn": None}], INK, {"ex": True}, "small"), INK["ex"]) == 1
 
 
+def foretold(name: str, forecast: Any, gain: Any, trained: bool = True) -> dict[str, Any]:
+    """A row of a forecast: its value with its interval, and the gain that came true."""
+    numbers = [
+        None if told is None else dict(zip(("value", "low", "high"), told, strict=True)) for told in (forecast, gain)
+    ]
+    return {"reward_model": name, "trained": trained, "forecast": numbers[0], "gain": numbers[1]}
+
+
+def test_forecasts_stand_against_what_came_true_each_with_both_intervals_where_known():
+    known = (
+        foretold("ex", (1.0, 0.8, 1.2), (0.5, 0.4, 0.6)),
+        foretold("im", (-0.2, None, None), (0.1, None, None), False),
+    )
+    svg = figure.foretold([*known, foretold("a", None, (0.3, None, None))], INK, "weak, rloo")
+    assert 'aria-label="Forecast against what came true, weak, rloo: ex 1.00 and 0.50; im -0.20 and 0.10"' in svg
+    lines = [
+        len(re.findall(f"<path [^>]*clip-path[^>]*stroke: {colour}; stroke-opacity: 0.7", svg))
+        for colour in INK.values()
+    ]
+    assert lines == [2, 0]
+    assert f"fill: {INK['im']}" not in svg  # constructed, and hollow
+    assert figure.foretold([foretold("a", None, None)], INK, "weak, rloo") == ""
+
+
+def test_a_forecast_of_no_sense_is_left_in_its_place_and_its_interval_is_cut_off():
+    svg = figure.foretold([foretold("ex", (1.0, -90.0, 90.0), (0.5, -9.0, 9.0))], INK, "weak, rloo")
+    assert max(float(text) for text in re.findall(r">([\d.]+)</text>", svg)) <= 2.5
+
+
 def test_a_hollow_bar_is_not_filled():
     full = figure.bars([bar("a", 0.4)], "x", "small")
     hollow = figure.bars([bar("a", 0.4, full=False)], "x", "small")

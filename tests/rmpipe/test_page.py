@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from rmpipe import citation, overoptimisation, page, ranking
+from rmpipe import citation, overoptimisation, page, ranking, scorecard
 
 
 def cells() -> list[dict]:
@@ -190,6 +190,82 @@ def test_without_a_ground_truth_how_far_to_go_cannot_be_told_and_older_answers_s
     html = page.render(answer)
     check_whole(html)
     assert "How far to go" not in html
+
+
+# -- forecasts --------------------------------------------------------------------------------------------------------
+
+
+def foretold(answer: dict, *truths: str) -> dict:
+    """The same with forecasts: of the three the last is refused, and the second gained most."""
+    rows, table = [], []
+    for truth in truths or ("truth",):
+        for name, trained, value, gain in (
+            ("<b>off", True, 1.1, 0.3),
+            ("truth", False, 1.0, 0.5),
+            ("flat", False, 0.1, 0.1),
+        ):
+            about = {"truth": truth, "policy": "weak", "algorithm": "rloo", "reward_model": name, "trained": trained}
+            row = about | {
+                "kind": "explicit",
+                "rank": "1=",
+                "refused": None,
+                "gain": ends(gain),
+                "forecast": ends(value),
+            }
+            rows.append(
+                row if name != "flat" else row | {"rank": "?", "forecast": None, "refused": "too few: 0.04 <i>"}
+            )
+            table += [about | {"seed": seed, "gain": gain, "forecast": value, "variance": -value} for seed in (1, 2)]
+    spent = {"samples": 100, "labels": {"truth": 50}, "rlhf_samples": 1000}
+    card = scorecard.card(pd.DataFrame(table), draws=50)
+    said = ["weak, rloo: <b>off is foretold to teach best, at 1.10 [1.00, 1.20]."]
+    return answer | {"forecast": {"rows": rows, "scorecard": card, "sentences": said, "spent": spent}}
+
+
+def ends(value: float) -> dict:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def foreseen(html: str) -> str:
+    """The section on forecasts, without its figures, as text."""
+    section = html.split('<h2 id="foreseen">')[1].split("</section>")[0]
+    return " ".join(re.sub(r"<svg.*?</svg>|<[^>]+>", " ", section, flags=re.DOTALL).split())
+
+
+def test_the_forecast_stands_beside_what_came_true_with_its_sentences_and_its_rivals(answer):
+    html = page.render(foretold(answer))
+    check_whole(html)
+    told = foreseen(html)
+    assert "weak, rloo: &lt;b&gt;off is foretold to teach best, at 1.10 [1.00, 1.20]." in told
+    assert "rloo: over 3 reward models (2 constructed), 1 policy and 1 ground truth, Spearman of the forecast" in told
+    assert "1= &lt;b&gt;off explicit 1.10 1.00 to 1.20 0.30 0.20 to 0.40 2 1= truth explicit, constructed 1.00" in told
+    assert (
+        "? flat explicit, constructed &ndash; 0.10 0.00 to 0.20 3 Not foretold, flat: too few: 0.04 &lt;i&gt;" in told
+    )
+    assert "truth gained most, 0.50 ; the 2 foretold to be first 0.30 to 0.50 ." in told
+    assert "reward variance −0.50" in told
+    assert '<a href="#foreseen">' in html
+
+
+def test_each_ground_truth_has_forecasts_of_its_own_and_ranks_are_by_the_studys(answer):
+    told = foreseen(page.render(foretold(answer, "truth", "tone")))
+    assert told.count("Its rank") == 1
+    for truth in ("truth", "tone"):
+        assert f"weak, rloo, by {truth}: the forecast beside what came true" in told
+
+
+def test_a_forecast_of_which_nothing_came_true_is_told_alone(answer):
+    told = foretold(answer)
+    for row in told["forecast"]["rows"]:
+        row["gain"] = None
+    html = page.render(told | {"forecast": told["forecast"] | {"scorecard": None, "spent": {}}})
+    check_whole(html)
+    assert "is foretold to teach best" in html
+    assert "How forecasts did" not in foreseen(html)
+
+
+def test_an_older_answer_has_no_forecast(html):
+    assert "foretold" not in html.lower()
 
 
 def test_what_was_measured_and_what_was_taught_lead_to_their_own_addresses(html, answer):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rmpipe import figure, page
-from tests.rmpipe.test_page import told
+from tests.rmpipe.test_page import foretold, told
 
 ADDRESS = "rank/0123456789ab"
 CONTRAST = """() => {
@@ -57,7 +57,7 @@ LOST = "all => all.filter(one => !document.getElementById(one.hash.slice(1))).ma
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("page") / "report.html"
-    where.write_text(page.render(told(), ADDRESS), encoding="utf-8")
+    where.write_text(page.render(foretold(told()), ADDRESS), encoding="utf-8")
     return where
 
 
@@ -163,10 +163,10 @@ def test_those_who_listen_hear_regions_headings_figures_and_tables(look):
     assert 1 not in levels[1:]
     assert all(after - before <= 1 for before, after in pairwise(levels))
     figures = seen.locator("svg").count()
-    assert figures == 11
+    assert figures == 13
     assert seen.get_by_role("img", name=re.compile(r"\w+ .*\d")).count() == figures
     tables = seen.locator("table").count()
-    assert seen.locator("table > caption").count() == tables == 3
+    assert seen.locator("table > caption").count() == tables == 5
     assert seen.locator("th:not([scope])").count() == 0
     assert seen.locator("tbody tr").count() == seen.get_by_role("rowheader").count()
     assert seen.locator(".scroll[tabindex='0'][role=region][aria-label]").count() == tables
