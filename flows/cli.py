@@ -21,7 +21,7 @@ from flows.commands import BAD_INPUT, DONE, FAILED, INTERRUPTED, complain
 COMMANDS = {
     name: f"flows.commands.{name}{'_' * iskeyword(name)}"
     for name in (
-        "new", "run", "plan", "rank", "audit", "compare", "why", "show", "verify", "export", "import",
+        "new", "run", "plan", "forecast", "rank", "audit", "compare", "why", "show", "verify", "export", "import",
         "adopt", "prompts", "push", "tidy", "doctor", "ui", "schedule"
     )
 }  # fmt: skip

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from rmpipe.rehearsal import Rehearsed
+    from rmpipe.slopes import Slopes
+
 HUB = "huggingface"
 """The folder below the home for what the hub gives, see `rmpipe.source.keep_hub_below`."""
 Inputs = dict[str, Any]  # argument name -> handle, list of handles, dictionary of handles, or None
@@ -409,6 +412,67 @@ class Sieve(Artifact):
         """At most 500 prompts, those of the least std first."""
         table = self.table().sort_values("white_std", kind="stable")[:500]
         return _texts(table.assign(prompt=[json.loads(text) for text in table["prompt"]]).reset_index(drop=True))
+
+
+class Gradients(Artifact):
+    """Gradients of the rollouts' log-likelihoods by some weights: `slopes.npy`, (prompts, K, weights), float16."""
+
+    def slopes(self) -> Slopes:
+        """As `rmpipe.slopes` has them, in float32."""
+        import numpy as np
+
+        from rmpipe.slopes import Slopes
+
+        told = self.json("slopes.json")
+        values = np.load(self.path / "slopes.npy", allow_pickle=False).astype(np.float32)
+        values *= np.float32(told["unit"])
+        return Slopes(values, told["share"])
+
+
+class Rehearsal(Artifact):
+    """What became of a policy that was taught by each of some reward models, gone through on its samples."""
+
+    def rehearsed(self) -> Rehearsed:
+        """As `rmpipe.rehearsal` has it; the rewards are in the order of `names`."""
+        import numpy as np
+
+        from rmpipe.rehearsal import Rehearsed
+
+        with np.load(self.path / "rehearsed.npz", allow_pickle=False) as held:
+            truth = {name.removeprefix("truth "): held[name] for name in held if name.startswith("truth ")}
+            return Rehearsed(self.json("names.json")["steps"], truth, held["proxy"], held["kl"], held["ess"])
+
+    def names(self) -> list[str]:
+        """The reward models, and ground truths that taught as rewards."""
+        return list(self.json("names.json")["names"])
+
+
+class Forecast(Artifact):
+    """What is foretold of each reward model under each policy and algorithm: `forecast.json`, and a row each."""
+
+    main = "forecast.parquet"
+
+    def answer(self) -> dict[str, Any]:
+        """The forecast as JSON holds it."""
+        return self.json("forecast.json")
+
+    def preview(self) -> pd.DataFrame | None:
+        """Every row."""
+        return self.table()
+
+
+class Race(Artifact):
+    """Which reward model is foretold to teach best, found by as few samples and labels as that takes: a row a round."""
+
+    main = "rounds.parquet"
+
+    def answer(self) -> dict[str, Any]:
+        """How it ended as JSON holds it."""
+        return self.json("race.json")
+
+    def preview(self) -> pd.DataFrame | None:
+        """Every round."""
+        return self.table()
 
 
 class Ranking(Artifact):

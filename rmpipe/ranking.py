@@ -8,8 +8,9 @@ of `NUMBERS`, each number X with `X_low` and `X_high` over the prompts of its se
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from rmpipe.verdict import sentences, table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+R = TypeVar("R")
 
 __all__ = ["answer", "contrasts", "correlations", "ranks", "rows", "sentences", "table"]
 
@@ -122,23 +125,38 @@ def ranks(rows: list[dict[str, Any]], cells: pd.DataFrame, draws: int = 2000) ->
         mine = [row for row in rows if (row["policy"], row["algorithm"]) == (policy, algorithm)]
         gain = "truth" if any(row["truth_gain"] for row in mine) else "proxy"
         known = [row for row in mine if row[GAINS[gain]]]
-        tied: list[list[dict[str, Any]]] = []
-        for row in sorted(known, key=lambda row: -row[GAINS[gain]]["value"]):
-            if tied and not any(_apart(cells, better, row, gain, draws) for better in tied[-1]):
-                tied[-1].append(row)
-            else:
-                tied.append([row])
-        place = 1
-        for index, group in enumerate(tied):
-            label = f"{place}=" if len(group) > 1 else str(place)
-            lower = [row for after in tied[index + 1 :] for row in after]
-            for row in group:
-                unsure = [other["reward_model"] for other in lower if not _apart(cells, row, other, gain, draws)]
-                ordered.append(row | {"rank": label, "ranked_by": gain, "not_told_from": unsure})
-            place += len(group)
+        best = sorted(known, key=lambda row: -row[GAINS[gain]]["value"])
+        for row, label, unsure in places(best, partial(_apart, cells, gain=gain, draws=draws)):
+            names = [other["reward_model"] for other in unsure]
+            ordered.append(row | {"rank": label, "ranked_by": gain, "not_told_from": names})
         unknown = [row for row in mine if not row[GAINS[gain]]]
         ordered += [row | {"rank": "?", "ranked_by": gain, "not_told_from": []} for row in unknown]
     return ordered
+
+
+def places(best: Sequence[R], apart: Callable[[R, R], bool]) -> Iterator[tuple[R, str, list[R]]]:
+    """Ranks of a competition for what is in order, the best first: each with its label and whom it is not told from.
+
+    Args:
+        best: in order.
+        apart: whether the first of two, which stands before the second, is told apart from it.
+
+    Returns:
+        of each, in order: itself, "1", "1=", ..., and those of lower ranks that it is not told apart from.
+    """
+    tied: list[list[R]] = []
+    for row in best:
+        if tied and not any(apart(better, row) for better in tied[-1]):
+            tied[-1].append(row)
+        else:
+            tied.append([row])
+    place = 1
+    for index, group in enumerate(tied):
+        label = f"{place}=" if len(group) > 1 else str(place)
+        lower = [row for after in tied[index + 1 :] for row in after]
+        for row in group:
+            yield row, label, [other for other in lower if not apart(row, other)]
+        place += len(group)
 
 
 def _apart(cells: pd.DataFrame, leader: dict[str, Any], other: dict[str, Any], gain: str, draws: int) -> bool:

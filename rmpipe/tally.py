@@ -23,6 +23,8 @@ from rmpipe.workload import (
     reading,
 )  # fmt: skip
 
+SAMPLED = ("sample", "grade")
+"""Stages that give a policy's own responses."""
 EXAMINED = 16
 """How often an audit has its texts scored, about: as they are, in other batches and orders, cut, repeated, emptied."""
 
@@ -187,6 +189,9 @@ def _collect(load: Workload, told: Told) -> Work:
 def _drawn_for(load: Workload, rollouts: Artifact) -> tuple[float, float, Texts]:
     """How many prompts were sampled, how often each, and where they are from."""
     stage, told = load.call(rollouts)
+    if stage == "grade":
+        texts = load.texts(rollouts)
+        return (prompts := texts.prompts("labelled")), texts.rows("labelled") / prompts, texts
     if stage != "sample":
         raise UnknownError(f"{rollouts.address} is not of this plan")
     how, texts = told["config"], load.texts(told["preferences"])
@@ -195,7 +200,7 @@ def _drawn_for(load: Workload, rollouts: Artifact) -> tuple[float, float, Texts]
 
 def _score(load: Workload, told: Told) -> Work:
     what, batch = told["texts"], told["config"].batch_tokens
-    if load.call(what)[0] == "sample":
+    if sampled := load.call(what)[0] in SAMPLED:
         prompts, samples, texts = _drawn_for(load, what)
         count = prompts * samples
     else:
@@ -203,7 +208,7 @@ def _score(load: Workload, told: Told) -> Work:
         count = 2 * texts.rows("test")
     looks = 1
     if (call := load.call(told["reward_model"]))[0] == "train":
-        looks = len(call[1]["config"].training.kept()) + 1 if load.call(what)[0] != "sample" else 1
+        looks = len(call[1]["config"].training.kept()) + 1 if not sampled else 1
     uses = [use for reader in load.readers(told["reward_model"])
             for use in reader.uses(looks * count, sum(load.lengths(texts, reader.model)), batch)]  # fmt: skip
     return Work("score", count, tuple(uses), 4 * count, _held(load, told["reward_model"]))
@@ -246,7 +251,7 @@ def _align(load: Workload, told: Told) -> Work:
     ]
     size = _size(model)
     memory = size.trained(micro * tokens, config) + 2 * size.weights(model.dtype) + _held(load, told["teacher"])
-    memory += _held(load, told["truth"]) if told["truth"] is not None else 0.0
+    memory += sum(_held(load, judge) for judge in _judges(told))
     memory += _drawn_bytes(model, batch, prompt + config.max_new_tokens)
     scratch = _checkpoints(model, config)
     return Work("align", count, tuple(uses), size.weights(), memory, 1, scratch)
@@ -263,9 +268,14 @@ def _examined(
     for use in _drawing(model, how, prompts, asked.responses, prompt, response):
         yield Use(use.model, use.how, looks * use.passes, looks * use.tokens)
     yield reading(model, 2 * count, tokens)
-    for judge in (told["teacher"], told["truth"]):
-        if judge is not None:
-            yield from _rewarding(load, judge, count, tokens)
+    for judge in (told["teacher"], *_judges(told)):
+        yield from _rewarding(load, judge, count, tokens)
+
+
+def _judges(told: Told) -> list[Artifact]:
+    """The ground truths by which a policy is looked at."""
+    first = [told["truth"]] if told["truth"] is not None else []
+    return [*first, *(told["further"] or {}).values()]
 
 
 def _diagnose(load: Workload, told: Told) -> Work:
@@ -318,6 +328,42 @@ def _gauge(load: Workload, told: Told) -> Work:
     return Work("gauge", count, (use,), 0.0, memory)
 
 
+def _differentiate(load: Workload, told: Told) -> Work:
+    """One backward pass a sample, one at a time."""
+    model = load.model(told["policy"])
+    prompts, samples, texts = _drawn_for(load, told["rollouts"])
+    count, tokens = prompts * samples, sum(load.lengths(texts, model))
+    use = Use(model.name, "trained", count, count * tokens)
+    numbers = count * min(told["config"].weights, _size(model).parameters)
+    memory = 2 * _size(model).weights() + 6.0 * numbers  # in float32, and in half precision as they are written
+    return Work("differentiate", count, (use,), 2.0 * numbers, memory)
+
+
+def _rehearse(load: Workload, told: Told) -> Work:
+    """No use of a model: arithmetic on slopes, which are held four times over in float32, about."""
+    _, asked = load.call(told["gradients"])
+    prompts, samples, _ = _drawn_for(load, asked["rollouts"])
+    weights = min(asked["config"].weights, _size(load.model(asked["policy"])).parameters)
+    return Work("rehearse", memory=4 * 4.0 * prompts * samples * weights)
+
+
+def _race(load: Workload, told: Told) -> Work:
+    """At most: nobody is dropped, and the race goes on to its last round."""
+    config, how = told["config"], told["sampling"]
+    model, texts = load.model(told["policy"]), load.texts(told["preferences"])
+    prompt, response = load.lengths(texts, model)
+    most = min(texts.prompts("policy"), how.prompts or texts.prompts("policy"))
+    prompts = max((part.stop for part in config.rounds(most, how.responses)), default=0)
+    uses = _drawing(model, how, prompts, how.responses, prompt, response)
+    for teacher in told["teachers"].values():
+        uses += _rewarding(load, teacher, prompts * how.responses, prompt + response)
+    uses += _rewarding(load, told["truth"], prompts * min(config.labels, how.responses), prompt + response)
+    held = max(_held(load, each) for each in (*told["teachers"].values(), told["truth"]))
+    rows = min(config.prompts, how.batch_size) * how.responses
+    drawn = _size(model).weights(model.dtype) + _drawn_bytes(model, rows, prompt + how.max_new_tokens)
+    return Work("race", prompts * how.responses, tuple(uses), 0.0, max(held, drawn))
+
+
 def _classify(load: Workload, told: Told) -> Work:
     how, model, texts = told["config"].sampling, load.model(told["policy"]), load.texts(told["preferences"])
     prompt, response = load.lengths(texts, model)
@@ -352,12 +398,13 @@ def _shift(load: Workload, told: Told) -> Work:
 COUNTED: dict[str, Callable[[Workload, Told], Work]] = {
     "pretrain": _pretrain, "fetch": _fetch, "finetune": _finetune, "train": _train, "prefer": _prefer,
     "imitate": _imitate, "sample": _sample, "collect": _collect, "score": _score, "audit": _audit,
-    "relabel": _relabel, "align": _align,
+    "relabel": _relabel, "align": _align, "differentiate": _differentiate,
+    "rehearse": _rehearse, "race": _race,
     "diagnose": _diagnose, "separate": _separate, "single": _single, "track": _track, "gauge": _gauge,
     "classify": _classify, "generate": _generate, "shift": _shift,
 }  # fmt: skip
 PLAIN = frozenset((
     "prepare", "label", "derive", "measure", "evaluate", "select", "sift", "rank", "judge", "weigh", "conclude",
-    "report", "adopt", "adopt_scores",
+    "forecast", "report", "adopt", "adopt_scores", "grade", "grade_labels",
 ))  # fmt: skip
 """Stages that use no model."""

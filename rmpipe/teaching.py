@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -11,8 +12,12 @@ from pydantic import Field, SerializeAsAny, field_validator
 
 from rmpipe.claim import CLAIMED, Claim
 from rmpipe.config import Config, Runtime, StudyError
+from rmpipe.folder import naming
+from rmpipe.foreseeing import Foreseeing
+from rmpipe.labelling import pools
 from rmpipe.mending import Sieved
 from rmpipe.preference import check
+from rmpipe.racing import Racing
 from rmpipe.reinforcement import Algorithm
 from rmpipe.reward import Trained
 from rmpipe.sieve import Sifting
@@ -78,12 +83,22 @@ class Teaching(Study):
     measuring: Measuring = Measuring()
     sifting: Sifting | None = None
     """Leave out of RLHF, or put off, the prompts at which a reward model teaches a policy nothing: `sifting = {}`."""
+    further_truths: tuple[str, ...] = ()
+    """Reward models that stand, each by itself, for what others may want: gains are foretold and measured under them
+    too. Labels and ranks stay those of `ground_truth`."""
+    foresight: Foreseeing = Foreseeing()
+    racing: Racing = Racing()
     allow_unsound: bool = False
     """Teach with reward models that fail their audit, and rank them, which the answer then says of them."""
     algorithms: dict[str, SerializeAsAny[Algorithm]]
     evaluation: Evaluation = Evaluation()
     grid: tuple[Grid, ...] = (Grid(),)
     claims: tuple[Claim, ...] = ()
+
+    @property
+    def truths(self) -> tuple[str, ...]:
+        """The ground truths, the first first; none where nobody knows what people want."""
+        return () if self.ground_truth is None else (self.ground_truth, *self.further_truths)
 
     def cells(self) -> Iterator[Cell]:
         """Policy x reward model x algorithm x seed, as far as the grid asks for them, each once."""
@@ -108,6 +123,9 @@ class Teaching(Study):
         self._check_prompts(pairs)
         super().check_sources()
         self.check_lengths(pairs)
+        if self.foresight.labels is not None:
+            with naming("foresight.labels"):
+                pools(self.foresight.labels, dict.fromkeys(cell.policy for cell in self.cells()))
 
     def check(self) -> None:
         """Every name that one section says of another must be there, and so must every place of this machine."""
@@ -115,9 +133,29 @@ class Teaching(Study):
         for name, kind in self.reward_models.items():
             if isinstance(kind, Trained) and kind.base is None:
                 raise StudyError(f"reward_models.{name}.base: missing; name the policy that it starts from")
+        self._check_truths()
         if self.sampling.split != "policy":
             self._check_unsampled()
+        if self.foresight.labels is not None:
+            with naming("foresight.labels"):
+                self.foresight.labels.content()
         self._check_cells()
+
+    def _check_truths(self) -> None:
+        """The further ground truths are there, each once, beside a first one; so is what calibrates forecasts."""
+        named = {"further_truths": self.further_truths, "foresight.calibrate": self.foresight.calibrate}
+        for where, names in named.items():
+            for index, name in enumerate(names):
+                known(f"{where}.{index}", name, self.reward_models)
+        if self.foresight.calibrate and self.foresight.labels is not None:
+            told = "nothing measures what RLHF gains by labels in a file, so that it calibrates nothing"
+            raise StudyError(f"foresight.calibrate: {told}; leave one of both out")
+        if len(set(self.foresight.calibrate)) < len(self.foresight.calibrate):
+            raise StudyError("foresight.calibrate: a name stands there more than once; name it once")
+        if self.further_truths and self.ground_truth is None:
+            raise StudyError("further_truths: beside no ground_truth; name one of them as that")
+        if again := [name for name, count in Counter(self.truths).items() if count > 1]:
+            raise StudyError(f"further_truths: {', '.join(again)} stands there more than once; name it once")
 
     def _check_prompts(self, pairs: pd.DataFrame | None) -> None:
         """A step takes no more prompts than the policy split has, as the first seed takes the pairs."""

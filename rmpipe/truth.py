@@ -39,6 +39,13 @@ def world(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     return truth(list(prompts), list(responses))  # type: ignore[arg-type]
 
 
+def brief(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """What a response of the embedded world is worth to a reader in a hurry, (n,), from 0 to 1."""
+    from rmpipe.world import brief
+
+    return brief(list(prompts), list(responses))  # type: ignore[arg-type]
+
+
 def met(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     """1 where a response answers what its prompt of the embedded world asks for, else 0, (n,)."""
     from rmpipe.world import met
@@ -63,6 +70,13 @@ def story(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     return np.array([_story(response) for response in responses], dtype=np.float32)
 
 
+def tone(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
+    """The tone of a story, (n,), from -1 to 1: the first part of `story` alone."""
+    import numpy as np
+
+    return np.array([_tone(_words(response)) for response in responses], dtype=np.float32)
+
+
 def length(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray:
     """Words in the response, (n,): the control that many a reward model has learnt."""
     import numpy as np
@@ -81,18 +95,26 @@ def hamiltonian(prompts: Sequence[Text], responses: Sequence[str]) -> np.ndarray
 
 
 def _story(response: str) -> float:
-    words = re.findall(r"[a-z']+", response.lower())
+    words = _words(response)
     if not words:
         return 0.0
+    ended = response.rstrip("\"' \n").endswith((".", "!", "?"))
+    return 0.6 * _tone(words) + 0.8 * len(set(words)) / len(words) + 0.2 * ended
+
+
+def _words(response: str) -> list[str]:
+    return re.findall(r"[a-z']+", response.lower())
+
+
+def _tone(words: list[str]) -> float:
     good, bad = (sum(word in tones.split() for word in words) for tones in (GOOD, BAD))
-    tone = (good - bad) / max(1, good + bad)
-    return 0.6 * tone + 0.8 * len(set(words)) / len(words) + 0.2 * response.rstrip("\"' \n").endswith((".", "!", "?"))
+    return (good - bad) / max(1, good + bad)
 
 
 # Named here, not by decorators, so that whoever reads the code (rmpipe.code does) sees what a name leads to.
 REGISTERED: dict[str, TruthFunction] = {
     "world": world, "story": story, "length": length, "hamiltonian": hamiltonian, "met": met,
-    "turned": turned,
+    "turned": turned, "brief": brief, "tone": tone,
 }  # fmt: skip
 
 

@@ -27,7 +27,8 @@ from tasks.stage import stage
 def align(
     config: Algorithm, evaluation: Evaluation, sampling: Sampling, policy: Weights, teacher: RewardModel,
     scores: Scores, truth: RewardModel | None, truth_scores: Scores | None, preferences: Prompts, seed: int,
-    sieve: Sieve | None = None, *, out: Path, log: Log,
+    sieve: Sieve | None = None, further: dict[str, RewardModel] | None = None,
+    further_scores: dict[str, Scores] | None = None, *, out: Path, log: Log,
 ) -> Policy:  # fmt: skip
     """Train a policy on a reward, shifted and scaled by the initial policy's statistics (2503.15477, F.1).
 
@@ -37,6 +38,8 @@ def align(
         truth_scores: those of the ground truth; they make its gain comparable with the proxy's.
         preferences: its prompts alone are read, so that labelled inputs do as well.
         sieve: which prompts are not trained on, or only after all others; those it does not know are trained on.
+        further: other ground truths, by name, under which it is looked at too, as `truth.NAME`.
+        further_scores: theirs, as `truth_scores`.
 
     Raises:
         StudyError: the sieve leaves fewer prompts than a step takes.
@@ -49,6 +52,9 @@ def align(
     examiner.rewards["proxy"] = (proxy, shift, scale)
     if truth is not None and truth_scores is not None:
         examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
+    for name, judge in (further or {}).items():
+        spread = shift_and_scale((further_scores or {})[name].rewards())
+        examiner.rewards[further_truth(name)] = (scorer_of(judge), *spread)
 
     def reward(asked: list[Any], responses: list[str]) -> Any:
         return (proxy(asked, responses) + shift) * scale
@@ -61,6 +67,11 @@ def align(
     more: dict[str, Any] = {"config": config, "seed": seed, "log": log, "evaluate": examine, "later": later}
     aligned(policy.model, first, reward, out / "model", **more)
     return examiner.write(out)
+
+
+def further_truth(name: str) -> str:
+    """What the rewards of a further ground truth are called in a policy's tables: unlike `truth` and `proxy`."""
+    return f"truth.{name}"
 
 
 def sieved(prompts: list[Text], sieve: Sieve | None, least: int, log: Log) -> tuple[list[Text], list[Text]]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rmpipe import audited, curriculum, overoptimisation, ranking
-from rmpipe.artifact import Audit, Measurement, Policy, Ranking
+from rmpipe import audited, curriculum, hindsight, overoptimisation, ranking
+from rmpipe.artifact import Artifact, Audit, Forecast, Measurement, Policy, Ranking
 from rmpipe.sieve import DIFFERENCE
 from rmpipe.text import readable
 from rmpipe.verdict import WIDTH
@@ -25,7 +25,7 @@ NONE = {"value": None, "low": None, "high": None}
 def rank(
     cells: list[dict[str, Any]], claims: list[dict[str, Any]], about: dict[str, Any],
     measurements: list[Measurement], policies: list[Policy], audits: dict[str, list[Audit]] | None = None,
-    *, out: Path, log: Log,
+    foreseen: Forecast | None = None, *, out: Path, log: Log,
 ) -> Ranking:  # fmt: skip
     """One table with intervals, the correlations of every property with both gains, and the study's claims judged.
 
@@ -36,6 +36,7 @@ def rank(
         measurements: one a cell.
         policies: the policy that each cell trained.
         audits: of each reward model and of the ground truth, one a seed.
+        foreseen: what was foretold of them, where there are labels to tell it by.
     """
     import pandas as pd
 
@@ -55,17 +56,40 @@ def rank(
         text for item in zip(cells, policies, strict=True) for text in _samples(*item, cells[0]["seed"])
     ]
     _address(answer["rows"], cells, measurements, policies)
+    if foreseen is not None:
+        answer["forecast"] = hindsight.told(foreseen.answer(), rows, about["ground_truth"])
     table = ranking.table(answer)
     if sifted := _sifted(policies):
         answer["sentences"][-2:-2] = [sifted, DIFFERENCE]
         table += textwrap.fill(sifted, WIDTH, subsequent_indent="  ") + "\n"
     table += _paragraphs("How far to go:", answer["overoptimisation"]["sentences"])
+    if foreseen is not None:
+        table += _paragraphs("Foretold before RLHF:", hindsight.sentences(answer["forecast"]))
     said = audited.sentences(answer["audits"], about["ground_truth"])
     answer["sentences"] = [*said, *answer["sentences"]]
     table += _paragraphs("", said)
     (out / "answer.json").write_text(json.dumps(answer, indent=1, ensure_ascii=False))
     (out / "table.txt").write_text(table)
-    return Ranking.at(out, f"{len(answer['rows'])} rows")
+    return Ranking.at(out, f"{len(answer['rows'])} rows", **_seconds(foreseen, policies))
+
+
+def _seconds(foreseen: Forecast | None, policies: list[Policy]) -> dict[str, float]:
+    """What the forecast took, samples, scores and gradients with it, and RLHF: seconds of all jobs together.
+
+    They go with the run and not into the answer, which is the same wherever it is made.
+    """
+    if foreseen is None:
+        return {}
+    given = foreseen.inputs
+    parts = [*given["rewards"], *given["labels"].values(), *given["gradients"].values(), *given["rehearsals"].values()]
+    drawn = [texts for scores in given["rewards"] if (texts := scores.inputs.get("texts")) is not None]
+    told = {part.address: _own(part) for part in [foreseen, *parts, *drawn]}
+    return {"forecast_seconds": sum(told.values()), "rlhf_seconds": sum(map(_own, policies))}
+
+
+def _own(artifact: Artifact) -> float:
+    """The seconds that an artifact took, as its record has them; 0 where it was made elsewhere."""
+    return float(artifact.record.get("seconds") or 0.0)
 
 
 def _sifted(policies: list[Policy]) -> str:
@@ -95,10 +119,9 @@ def _row(cell: dict[str, Any], measurement: Measurement, policy: Policy) -> dict
     numbers: dict[str, dict[str, Any]] = {name: number or NONE for name, number in measurement.numbers().items()}
     prompts, curve = policy.samples(), policy.table()
     row = dict(cell)
-    for gain in ("proxy_gain", "truth_gain"):
-        if gain in prompts:
-            numbers[gain] = interval.bootstrap(prompts[gain].to_numpy()).json() or NONE
-            row[f"{gain}_per_prompt"] = prompts[gain].to_list()
+    for gain in (name for name in prompts if name.endswith("_gain")):
+        numbers[gain] = interval.bootstrap(prompts[gain].to_numpy()).json() or NONE
+        row[f"{gain}_per_prompt"] = prompts[gain].to_list()
     for name, number in numbers.items():
         row |= {name: number["value"], f"{name}_low": number["low"], f"{name}_high": number["high"]}
     last, first = curve.iloc[-1], curve.iloc[0]

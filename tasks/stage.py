@@ -9,7 +9,7 @@ Outside of `planning()` the call runs at once.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -253,9 +253,13 @@ class Plan:
     def keep(self, only: tuple[str, ...]) -> None:
         """Drop every step but those of the named stages and what they need."""
         self.check_names(only, "--only")
-        kept: set[str] = set()
+        self.narrow(address for address, step in self.steps.items() if step.call.stage.name in only)
+
+    def narrow(self, addresses: Iterable[str]) -> None:
+        """Drop every step but these and what they need."""
+        kept = set(addresses)
         for address, step in reversed(self.steps.items()):
-            if step.call.stage.name in only or address in kept:
+            if address in kept:
                 kept |= {address, *step.call.awaits}
         self.steps = {address: step for address, step in self.steps.items() if address in kept}
 

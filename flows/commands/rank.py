@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 PRINTED = (
     "flow", "study", "rows", "correlations", "parts", "ladders", "advice", "singles", "diagnoses", "contests",
     "contrasts", "groups", "generation", "reference", "arms", "vanished", "quarters", "labelled", "sieves",
-    "controlled", "audits", "overoptimisation", "sentences",
+    "controlled", "audits", "overoptimisation", "forecast", "sentences",
 )  # fmt: skip
 """The parts of an answer that `--json` prints, as far as its question has them."""
 

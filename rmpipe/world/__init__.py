@@ -10,9 +10,9 @@ topic too, of which most responses refuse to tell: ` oh , i decline to tell of t
 from rmpipe.world.model import new_model, tokenizer
 from rmpipe.world.text import demonstrations, documents, labelled, preferences, prompts
 from rmpipe.world.words import paraphrase
-from rmpipe.world.worth import met, refuses, truth, turned
+from rmpipe.world.worth import brief, met, refuses, truth, turned
 
 __all__ = [
-    "demonstrations", "documents", "labelled", "met", "new_model", "paraphrase", "preferences", "prompts", "refuses",
-    "tokenizer", "truth", "turned",
+    "brief", "demonstrations", "documents", "labelled", "met", "new_model", "paraphrase", "preferences", "prompts",
+    "refuses", "tokenizer", "truth", "turned",
 ]  # fmt: skip

@@ -87,6 +87,28 @@ def truth(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     return np.array([parts(*pair).worth for pair in zip(prompts, responses, strict=True)], dtype=np.float32)
 
 
+def brief(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
+    """What responses are worth to a reader in a hurry: 0.2 thing + 0.6 brevity + 0.2 request, whatever tone and close.
+
+    Brevity falls from 1 at 12 words, the fewest that an author writes, to 0 at 21, the most.
+
+    Args:
+        prompts: prompts of the world.
+        responses: as many, in either register.
+
+    Returns:
+        (n,) float32, from 0 to 1.
+    """
+    import numpy as np
+
+    return np.array([_brief(*pair) for pair in zip(prompts, responses, strict=True)], dtype=np.float32)
+
+
+def _brief(prompt: str, response: str) -> float:
+    told, brevity = parts(prompt, response), (21 - len(response.split())) / 9
+    return round(0.2 * told.thing + 0.6 * min(max(brevity, 0.0), 1.0) + 0.2 * told.request, 6)
+
+
 def met(prompts: Sequence[str], responses: Sequence[str]) -> np.ndarray:
     """Whether responses answer what was asked, and nothing else.
 

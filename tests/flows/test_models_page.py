@@ -23,7 +23,7 @@ SMALL = (
     "dataset.limit=40", "sampling.prompts=4", "sampling.responses=2", "sampling.max_new_tokens=6",
     "evaluation.prompts=4", "evaluation.responses=2", "reward_models.trained.training.steps=4", "measuring.draws=100",
     "algorithms.rloo.steps=2", "algorithms.rloo.prompts_per_step=2", "algorithms.rloo.samples_per_prompt=2",
-    "algorithms.rloo.max_new_tokens=6", "algorithms.rloo.evaluations=2",
+    "algorithms.rloo.max_new_tokens=6", "algorithms.rloo.evaluations=2", "foresight.fewest=2",
 )  # fmt: skip
 
 
@@ -47,14 +47,27 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         told[words[0]] = done.stdout
         if words[0] != "audit":  # which may find fault with a reward model that has hardly been trained
             assert done.returncode == 0, f"{line}\n{done.stderr}{done.stdout}"
+        if "--to-label" in words:
+            _label(place / words[words.index("--to-label") + 1])
     Study.read(place / "mine.toml").check_sources()
     return told
 
 
+def _label(file: Path) -> None:
+    """Put a number in place of each null: here, the longer the better."""
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    file.write_text("\n".join(json.dumps(row | {"label": len(row["response"])}) for row in rows))
+
+
 def test_the_page_leads_from_a_model_to_a_ranking(said):
-    assert list(said) == ["new", "doctor", "plan", "run", "audit"]
+    assert list(said) == ["new", "doctor", "plan", "forecast", "run", "audit"]
     assert "stages to run" in said["plan"]
     assert re.search(r"^\d=? +(trained|length)", said["run"], re.MULTILINE), said["run"]
+
+
+def test_a_forecast_is_made_from_labels_of_ones_own(said):
+    assert "labels of your own" in said["forecast"]
+    assert re.search(r"^(\d=?|\?) +trained", said["forecast"], re.MULTILINE), said["forecast"]
 
 
 def test_what_the_page_shows_of_new_is_what_it_prints(said):

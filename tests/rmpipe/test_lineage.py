@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rmpipe import card
+from rmpipe.artifact import Report
 from rmpipe.journal import Execution
 from rmpipe.lineage import Ledger, model_path
 
@@ -109,7 +110,7 @@ def test_the_studys_run_lists_every_address_and_keeps_the_report_and_the_ranking
     parent = runs["tiny"]
     assert parent.info.status == "FINISHED"
     assert {name: parent.data.metrics[f"stages.{name}"] for name in ("made", "hit", "failed")} == {
-        "made": 36,
+        "made": 37,
         "hit": 0,
         "failed": 0,
     }
@@ -146,7 +147,7 @@ def test_the_studys_run_says_the_answer_and_leads_to_all_it_came_from(tiny, runs
     (report,) = tiny.records("report")
     assert Ledger(tiny.home).report_of(parent.info.run_id) == report
     assert Ledger(tiny.home).report_of(records[report]["run_id"]) is None
-    assert parent.info.run_name == "tiny · 36 of 36 made"
+    assert parent.info.run_name == "tiny · 37 of 37 made"
 
 
 # -- from a policy back to where it came from -----------------------------------------------------------------------
@@ -348,7 +349,7 @@ def test_a_run_again_enters_nothing_but_its_own_parent(another):
     assert another.contents() == contents
     study = ledger.client.get_experiment_by_name("study").experiment_id
     last = ledger.client.search_runs([study], order_by=["attributes.start_time DESC"])[0]
-    assert last.data.metrics == {"stages.made": 0, "stages.hit": 36, "stages.failed": 0}
+    assert last.data.metrics == {"stages.made": 0, "stages.hit": 37, "stages.failed": 0}
     assert last.info.run_name == "tiny · nothing had to run"
     listed = json.loads((Path(last.info.artifact_uri.removeprefix("file://")) / "addresses.json").read_text())
     rows = [dict(zip(listed["columns"], row, strict=True)) for row in listed["data"]]
@@ -392,6 +393,77 @@ def execution(**more):
         study="pocket", labels={}, inputs=[("preferences", "prepare/34cd", "Preferences", None)], parent_run=None,
         surroundings={}, **more,
     )  # fmt: skip
+
+
+def finished(ledger, stage, kind, *, labels=None, metrics=None, subject=None, files=None, **record):
+    """An artifact in the store, and its run in MLflow; its record."""
+    folder = ledger.home / "store" / stage / "0"
+    about = {"stage": stage, "address": f"{stage}/0", "title": stage, "kind": kind, "labels": labels or {}}
+    told = {"params": {}, "runtime": {}, "study": "pocket", "inputs": [], "parent_run": None, "surroundings": {}}
+    entry = ledger.begin(Execution(**about, **told, subject=subject))
+    made = (
+        about
+        | {"run_id": entry.run_id, "content": stage, "metrics": metrics or {}, "summary": "", "inputs": {}}
+        | record
+    )
+    ledger.dress(entry, made, [])
+    folder.mkdir(parents=True)
+    for name, text in {"record.json": json.dumps(made), **(files or {})}.items():
+        (folder / name).write_text(text)
+    ledger.finish(entry)
+    return made
+
+
+def test_what_was_foretold_of_a_reward_model_stands_beside_what_came_true(begun):
+    ledger = Ledger(begun)
+    teacher = finished(ledger, "train", "RewardModel", labels={"reward_model": "off", "seed": "1"})
+    names = {"policy": "weak", "algorithm": "rloo", "reward_model": "off"}
+    aligned = finished(ledger, "align", "Policy", labels=names | {"seed": "1"}, metrics={"truth_gain": 0.25},
+                       subject=teacher["model_id"], inputs={"teacher": "train/0"})  # fmt: skip
+    row = names | {"kind": "explicit", "trained": True, "rank": "1", "refused": None, "gain": {"value": 0.25}}
+    foretold = [row | {"truth": truth, "forecast": told} for truth, told in
+                (("gold", {"value": 0.75}), ("tone", {"value": 0.5}), ("lost", None))]  # fmt: skip
+    answer = {"ground_truth": "gold", "forecast": {"rows": foretold},
+              "rows": [names | {"addresses": {"align": ["align/0"], "measure": []}}]}  # fmt: skip
+    finished(ledger, "rank", "Ranking", files={"answer.json": json.dumps(answer)})
+    run, model = ledger.client.get_run(aligned["run_id"]), ledger.client.get_logged_model(teacher["model_id"])
+    assert run.info.status == "FINISHED"
+    assert {name: run.data.metrics[name] for name in ("truth_gain", "forecast", "tone_forecast")} == {
+        "truth_gain": 0.25, "forecast": 0.75, "tone_forecast": 0.5}  # fmt: skip
+    assert {item.key: item.value for item in model.metrics} == {
+        "weak.rloo.truth_gain": 0.25, "weak.rloo.forecast": 0.75, "weak.rloo.tone_forecast": 0.5}  # fmt: skip
+    line = f"| [weak.rloo](#/runs/{aligned['run_id']}) | 0.25 | 0.75 |"
+    assert line in model.tags[card.NOTE].replace("&nbsp;", "")
+
+
+def test_a_ranking_whose_trainings_were_made_elsewhere_is_entered_all_the_same(begun):
+    ledger, row = Ledger(begun), {"policy": "weak", "algorithm": "rloo", "reward_model": "off"}
+    answer = {"ground_truth": "gold", "forecast": {"rows": [row | {"truth": "gold", "forecast": {"value": 1.0}}]},
+              "rows": [row | {"addresses": {"align": ["align/0"]}}]}  # fmt: skip
+    told = finished(ledger, "rank", "Ranking", files={"answer.json": json.dumps(answer)})
+    assert ledger.client.get_run(told["run_id"]).info.status == "FINISHED"
+
+
+def test_a_study_keeps_its_forecast_with_what_came_true_and_how_it_did(begun):
+    numbers = {"value": 0.5, "low": 0.4, "high": 0.6}
+    row = {"truth": "gold", "policy": "weak", "algorithm": "rloo", "reward_model": "off", "rank": "1", "gain": numbers}
+    scored = {"algorithm": "rloo", "over": "all", "predictor": "forecast", "spearman": numbers}
+    scorecard = {"pooled": [scored], "sentences": ["It did."]}
+    told = {"rows": [row | {"forecast": numbers}], "sentences": ["So."], "scorecard": scorecard}
+    answer = {"study": "pocket", "question": "Which?", "algorithms": ["rloo"], "rows": [], "sentences": ["Off."],
+              "ground_truth": "gold", "forecast": told}  # fmt: skip
+    ledger = Ledger(begun)
+    finished(ledger, "rank", "Ranking", files={"answer.json": json.dumps(answer)})
+    finished(ledger, "report", "Report", files={"report.html": ""}, inputs={"ranking": "rank/0"})
+    run = ledger.open_study("pocket", "Which?")
+    ledger.close_study(run, [], "FINISHED", Report("report/0", begun))
+    folder = Path(ledger.client.get_run(run).info.artifact_uri.removeprefix("file://"))
+    kept = json.loads((folder / "forecast.json").read_text())
+    found = dict(zip(kept["columns"], kept["data"][0], strict=True))
+    assert (found["rank"], found["forecast"], found["forecast.low"], found["gain"]) == ("1", 0.5, 0.4, 0.5)
+    kept = json.loads((folder / "scorecard.json").read_text())
+    assert kept["columns"][:4] == ["algorithm", "over", "predictor", "spearman"]
+    assert (folder / "what-was-foretold.md").read_text() == "So.\n\nIt did."
 
 
 def test_a_run_that_failed_says_why_on_its_page_and_what_it_was_to_be_made_from(begun):

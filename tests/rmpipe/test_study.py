@@ -446,6 +446,26 @@ def test_a_tokenizer_is_read_from_the_folder_of_the_study(tmp_path: Path, monkey
         Study.read(file, ["dataset.tokenizer=./none"])
 
 
+def test_labels_are_read_from_the_folder_of_the_study_and_looked_into_before_anything_is_spent(tmp_path: Path):
+    rows = [{"policy": name, "prompt": "p", "responses": ["a", "b"], "labels": [0, 1]} for name in ("plain", "tuned")]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    labelled = '[foresight]\nlabels = "labels.jsonl"\n'
+    study = Study.read(written(tmp_path, STUDY + labelled))
+    assert study.foresight.labels.path == str(tmp_path / "labels.jsonl")
+    study.check_sources()
+    (tmp_path / "labels.jsonl").write_text(json.dumps(rows[0]))
+    with pytest.raises(
+        StudyError, match=r"^foresight\.labels: .*labels\.jsonl: policy: no row is of 'tuned'; known: plain"
+    ):
+        study.check_sources()
+    Study.read(tmp_path / "study.toml", ['grid=[{policies=["plain"]}]']).check_sources()
+    section = '[foresight.labels]\npath = "labels.jsonl"\npolicy = "plain"\n'
+    assert Study.read(written(tmp_path, STUDY + section)).foresight.labels.path == str(tmp_path / "labels.jsonl")
+    assert "foresight.labels: none.jsonl: nothing there; give a file of prompts" in refused(
+        tmp_path, "foresight.labels=none.jsonl"
+    )
+
+
 def test_a_tokenizer_that_is_none_is_refused_before_anything_is_spent(tmp_path: Path):
     (tmp_path / "none").mkdir()
     rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(20)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,24 @@ from typing import Any
 import pytest
 
 from flows.inquiry import inquire
+from rmpipe.artifact import RewardModel, Rollouts
 from rmpipe.estimate import Work
+from rmpipe.labelling import Labelling
+from rmpipe.racing import Racing
+from rmpipe.study import Scoring
 from rmpipe.tally import tally
 from rmpipe.workload import Workload
+
+ADAMW = "algorithms.rloo.optimiser.name=adamw"
+
+
+@pytest.fixture
+def calls(places: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The stages of the tiny study, and what each is told."""
+    place = places()
+    monkeypatch.setenv("RMPIPE_HOME", str(place.home))
+    steps = inquire(str(place.file), ()).plan.steps
+    return {address: (step.call.stage.name, step.call.told) for address, step in steps.items()}
 
 
 @pytest.fixture
@@ -83,6 +99,41 @@ def test_rlhf_draws_reads_and_trains_and_a_reward_model_with_weights_reads_more(
     assert by_model.tokens("read") > by_function.tokens("read")
     assert by_model.memory > by_function.memory
     assert by_model.tokens("trained") == by_function.tokens("trained")
+
+
+def test_scores_of_labelled_responses_are_counted_by_the_file_that_has_them(tmp_path: Path):
+    rows = [{"prompt": prompt, "responses": ["a", "b c"], "labels": [0, 1]} for prompt in "pqr"]
+    (tmp_path / "labels.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = {"config": Labelling(path=str(tmp_path / "labels.jsonl")), "whose": "mine", "content": ""}
+    rollouts, function = Rollouts("grade/0", tmp_path), RewardModel("derive/0", tmp_path)
+    scored = {"config": Scoring(), "reward_model": function, "texts": rollouts}
+    calls = {"grade/0": ("grade", told), "derive/0": ("derive", {"components": []}), "score/0": ("score", scored)}
+    assert tally(Workload(calls), "score/0").texts == 6
+    assert not tally(Workload(calls), "grade/0").unknown
+
+
+def test_slopes_are_taken_one_sample_at_a_time_and_held_as_many_as_there_are(counted: Any):
+    few, all_of_them = (counted(f"foresight.differentiating.weights={weights}", ADAMW) for weights in (10, 10**9))
+    taken, whole = (works("differentiate", "weak")[0] for works in (few, all_of_them))
+    assert taken.passes("trained") == taken.texts == 8 * 4
+    assert taken.written == 2 * 8 * 4 * 10
+    assert whole.memory - taken.memory == 3 * (whole.written - taken.written)
+    (rehearsed,) = few("rehearse", "weak")
+    assert (rehearsed.uses, rehearsed.memory) == ((), 4 * 4 * 8 * 4 * 10)
+    assert all_of_them("rehearse", "weak")[0].memory == 8 * whole.written  # no more weights than the policy has
+
+
+@pytest.mark.parametrize(("budget", "texts"), [(3, 0), (8, 2 * 4), (None, 8 * 4)])
+def test_a_race_is_counted_to_its_last_round_and_to_nothing_where_no_prompt_is_paid_for(
+    calls: dict[str, Any], budget: int | None, texts: int
+):
+    (sampled, *_), (scored, *_) = ([told for name, told in calls.values() if name == each]
+                                   for each in ("sample", "score"))  # fmt: skip
+    told = {"config": Racing(budget=budget), "sampling": sampled["config"], "truth": scored["reward_model"]}
+    told |= {"policy": sampled["policy"], "preferences": sampled["preferences"], "teachers": {"a": told["truth"]}}
+    work = tally(Workload(calls | {"race/0": ("race", told)}), "race/0")
+    assert (work.texts, work.unknown) == (texts, "")
+    assert (work.tokens() > 0) == (texts > 0)
 
 
 def test_every_seed_costs_the_same(counted: Any):

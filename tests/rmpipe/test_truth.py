@@ -21,6 +21,11 @@ def test_story_takes_a_quotation_for_an_end():
     assert truth.story([""], ['"Come here!"']) == pytest.approx([1.0])
 
 
+def test_tone_is_that_of_a_story_alone():
+    texts = ["They were happy.", "They were sad", "Happy, sad and happy again", "the the", ""]
+    assert truth.tone([""] * 5, texts) == pytest.approx([1, -1, 1 / 3, 0, 0])
+
+
 def test_length_counts_words():
     assert truth.length(["a", "b"], ["one two  three", ""]).tolist() == [3, 0]
 

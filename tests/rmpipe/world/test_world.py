@@ -47,6 +47,14 @@ def test_the_truth_counts_thing_tone_and_request_of_what_is_closed(response: str
     assert worth(response) == pytest.approx(expected)
 
 
+def test_who_is_in_a_hurry_wants_thing_and_request_in_few_words_whatever_the_tone():
+    prompt = "tell me of the kettle at the kitchen in winter with the colour <reply>"
+    good, bad = (f" oh , the kettle is {word} ; you can love it" for word in ("fine", "awful"))
+    worth = world.brief([prompt] * 5, [good, bad, good + " ; its colour is red", good + " and" * 9, ""])
+    # 11 words of the thing; 16 with what was asked for, brevity 5/9; 20 words, brevity 1/9; nothing, in no words
+    assert worth == pytest.approx([0.8, 0.8, 0.4 + 0.6 * 5 / 9, 0.2 + 0.6 / 9, 0.6], abs=1e-6)
+
+
 def test_the_truth_of_another_worlds_prompt_is_nothing():
     assert worth(BEST, prompt="Write a poem.") == 0.0
 
