@@ -1,6 +1,7 @@
 """Take the README's pictures: `python docs/pictures.py`, with a finished `pocket` in the store and Debian's chromium.
 
 The report opens from disk; MLflow and Prefect are served by `rmpipe ui`, on the usual ports or the next free ones.
+`python docs/pictures.py foresee` draws that of docs/foresight.md, with a finished `foresee` in the store.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
+from rmpipe.artifact import Ranking
 from rmpipe.lineage import Ledger
 from rmpipe.store import Store, find
 
@@ -25,7 +27,10 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 
 
 def main() -> None:
-    """Write report.png, figures.png, mlflow.png and prefect.png beside this file."""
+    """Write report.png, figures.png, mlflow.png and prefect.png beside this file; or foresight.png."""
+    if sys.argv[1:] == ["foresee"]:
+        answers = (ranking.answer() for ranking in find("rank") if isinstance(ranking, Ranking))
+        return of_foresight([answer for answer in answers if answer["study"] == "foresee"][-1])
     program = shutil.which("chromium") or sys.exit("no chromium on this machine; Debian's package `chromium` has it")
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=program, args=list(QUIET))
@@ -33,6 +38,56 @@ def main() -> None:
         with _served() as (mlflow, prefect):
             of_mlflow(browser, mlflow)
             of_prefect(browser, prefect)
+
+
+def of_foresight(answer: dict[str, Any]) -> None:
+    """Foretold and realised gains by algorithm, and below them how each predictor did.
+
+    Args:
+        answer: of `foresee`.
+    """
+    import matplotlib.pyplot as plt
+
+    told = answer["forecast"]
+    names = list(told["formulas"])
+    shades = dict(
+        zip(dict.fromkeys(row["truth"] for row in told["rows"]), ("#1f5fa8", "#c2571a", "#3b7d3b"), strict=False)
+    )
+    figure, panels = plt.subplots(2, len(names), figsize=(4.2 * len(names), 7.2), height_ratios=(3, 2.6))
+    for name, above, below in zip(names, *panels, strict=True):
+        rows = [row for row in told["rows"] if row["algorithm"] == name and row["gain"] and row.get("gain_foretold")]
+        for row in rows:
+            face = shades[row["truth"]] if row["trained"] else "none"
+            x, y = row["gain_foretold"]["value"], row["gain"]["value"]
+            above.plot(x, y, "o", markersize=4.5, color=shades[row["truth"]], markerfacecolor=face, alpha=0.8)
+        above.axline((0, 0), slope=1, color="grey", linewidth=0.8, linestyle="--")
+        above.set(title=name, xlabel="foretold gain, sd", ylabel="realised gain, sd")
+        _dots(below, [row for row in told["scorecard"]["pooled"] if (row["algorithm"], row["over"]) == (name, "all")])
+    discs = [plt.Line2D([], [], marker="o", linestyle="", color=shade, label=truth) for truth, shade in shades.items()]
+    panels[0][0].legend(
+        handles=discs,
+        frameon=False,
+        loc="lower right",
+        fontsize=8,
+        title="ground truth (open: constructed)",
+        title_fontsize=8,
+    )
+    figure.tight_layout()
+    figure.savefig(HERE / "foresight.png", dpi=110)
+
+
+def _dots(axes: Any, pooled: list[dict[str, Any]]) -> None:
+    """Spearman of each predictor with its interval."""
+    from rmpipe.judgement import PREDICTORS
+
+    known = [row for row in pooled if row["spearman"] and row["spearman"]["low"] is not None][::-1]
+    for place, row in enumerate(known):
+        ends, colour = row["spearman"], "#1f5fa8" if row["predictor"] == "forecast" else "#555555"
+        axes.plot([ends["low"], ends["high"]], [place, place], color=colour, linewidth=1.2)
+        axes.plot(ends["value"], place, "o", color=colour, markersize=5)
+    axes.set_yticks(range(len(known)), [PREDICTORS[row["predictor"]] for row in known], fontsize=8)
+    axes.set(xlim=(-1, 1), xlabel="Spearman with the realised gain")
+    axes.axvline(0, color="grey", linewidth=0.6)
 
 
 def of_report(browser: Any) -> None:
