@@ -45,7 +45,7 @@ def test_two_algorithms_share_a_sieve_and_every_other_stage_stays_where_it_was(t
     grpo = "algorithms.grpo={kind='grpo',steps=3,optimiser={learning_rate=1e-3}}"
     plain, sifted = calls(tmp_path, grpo), calls(tmp_path, grpo, "sifting={fate='defer'}")
     assert len(of(sifted, "align")) == 2 * len(of(sifted, "sift"))
-    moved = {"sift", "align", "rank", "report"}
+    moved = {"sift", "align", "forecast", "rank", "report"}  # a forecast refuses what is sifted
     assert {address for address, call in plain.items() if call.stage.name not in moved} == {
         address for address, call in sifted.items() if call.stage.name not in moved
     }
@@ -103,7 +103,7 @@ def test_what_is_levelled_knows_the_scores_of_what_it_levels_over_its_policys_sa
     assert scores.labels == {"policy": "weak", "reward_model": "offset", "seed": 1}
     assert [part.address for part in call.told["components"]] == [scores.told["reward_model"].address]
     moved = {address.split("/")[0] for address in {*plain} - {*mended}}
-    assert moved == {"rank", "report"}
+    assert moved == {"rehearse", "forecast", "rank", "report"}  # which are of all reward models together
     others = [call for call in of(mended, "derive").values() if call.labels["reward_model"] != "mended"]
     assert not any("scores" in call.identity["inputs"] for call in others)
 
@@ -157,7 +157,7 @@ def test_nobody_is_taught_before_every_audit(tmp_path: Path):
     for call in [*of(found, "align").values(), *of(found, "rank").values()]:
         assert {guard.address for guard in call.guards} == set(audits)
     guarded = {call.stage.name for call in found.values() if call.guards}
-    assert guarded == {"align", "rank"}
+    assert guarded == {"differentiate", "rehearse", "forecast", "align", "rank"}
 
 
 def test_the_ground_truth_is_examined_on_the_labels_that_the_data_came_with(tmp_path: Path):
@@ -181,6 +181,10 @@ def test_a_looser_audit_moves_audits_and_the_answer_alone(tmp_path: Path):
     assert moved == {"audit", "rank", "report"}
 
 
+TOGETHER = ("rehearse", "forecast", "rank", "report")
+"""Stages that are told of all reward models at once; a rehearsal is a second of computing."""
+
+
 def test_a_reward_model_that_joins_a_study_that_was_run_costs_its_own_scoring_and_teaching_alone(tmp_path: Path):
     store = Store(tmp_path / "home")
     before = calls(tmp_path)
@@ -192,10 +196,11 @@ def test_a_reward_model_that_joins_a_study_that_was_run_costs_its_own_scoring_an
         teach(Study.read(tmp_path / "s.toml", ["reward_models.words={kind='truth',function='length'}"]))
     stages = [step.call.stage.name for step in plan.to_run]
     assert {address for address, step in plan.steps.items() if step.status == "hit"} == {
-        address for address, call in before.items() if call.stage.name not in ("rank", "report")
+        address for address, call in before.items() if call.stage.name not in TOGETHER
     }
     assert not {"sample", "train", "pretrain", "finetune", "prepare", "relabel"} & set(stages)
-    counts = {name: stages.count(name) for name in ("derive", "score", "measure", "align", "rank", "report")}
-    assert counts == {"derive": 1, "score": 3, "measure": 2, "align": 2, "rank": 1, "report": 1}
-    own = [step.call.labels for step in plan.to_run if step.call.stage.name not in ("rank", "report")]
+    counts = {name: stages.count(name) for name in ("derive", "score", "measure", "align", *TOGETHER)}
+    alone = {"derive": 1, "score": 3, "measure": 2, "align": 2}
+    assert counts == alone | {"rehearse": 2, "forecast": 1, "rank": 1, "report": 1}
+    own = [step.call.labels for step in plan.to_run if step.call.stage.name not in TOGETHER]
     assert {labels["reward_model"] for labels in own} == {"words"}
