@@ -41,7 +41,7 @@ def test_a_run_prints_one_document_and_its_progress_goes_elsewhere(tiny):
     assert len(told["rows"]) == 6
     assert Path(told["report"]).read_text().lstrip().startswith("<!")
     lines = tiny.started[0].said().splitlines()
-    assert len([line for line in lines if "/37  " in line]) == 37
+    assert len([line for line in lines if "/41  " in line]) == 41
 
 
 def test_a_run_writes_nothing_into_the_home_folder_and_nothing_beside_its_own(tiny):
@@ -62,7 +62,7 @@ def test_plan_says_of_each_stage_that_it_is_a_hit(say):
     assert set(told) == {"stages", "to_run"}
     assert told["to_run"] == 0
     assert {stage["status"] for stage in told["stages"]} == {"hit"}
-    assert len({stage["address"] for stage in told["stages"]}) == len(told["stages"]) == 37
+    assert len({stage["address"] for stage in told["stages"]}) == len(told["stages"]) == 41
 
 
 def test_plan_says_which_stages_a_change_moves_and_why_and_makes_nothing(say, tiny):
@@ -82,7 +82,7 @@ def test_plan_of_a_study_that_was_never_made_runs_everything(say, places):
     place = places()
     code, told, _ = say("plan", "tiny.toml", "--json", place=place)
     assert code == 0
-    assert told["to_run"] == len(told["stages"]) == 37
+    assert told["to_run"] == len(told["stages"]) == 41
     assert {tuple(stage["why"]) for stage in told["stages"]} == {("never made before",)}
     assert not place.home.exists()
 
@@ -109,8 +109,8 @@ def test_plan_for_a_person_has_one_line_a_stage_and_a_total(say):
     code, text, _ = say("plan", "tiny.toml", "--set", "sampling.temperature=0.5")
     lines = text.splitlines()
     assert code == 0
-    assert len(lines) == 37 + 1
-    assert lines[-1].endswith(" of 37 stages to run")
+    assert len(lines) == 41 + 1
+    assert lines[-1].endswith(" of 41 stages to run")
     assert any(line.startswith("  sample") and line.endswith("temperature: 1.0 -> 0.5") for line in lines)
 
 
@@ -187,7 +187,7 @@ def test_the_beginning_of_an_address_will_do(say, tiny):
 def test_verify_of_a_whole_store_finds_nothing_altered(say):
     code, told, _ = say("verify", "--json")
     assert code == 0
-    assert told == {"checked": 37, "altered": {}}
+    assert told == {"checked": 41, "altered": {}}
 
 
 def test_verify_names_what_was_altered_and_the_next_plan_makes_it_again(say, another):
@@ -196,7 +196,7 @@ def test_verify_names_what_was_altered_and_the_next_plan_makes_it_again(say, ano
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     code, told, _ = say("verify", "--json", place=another)
     assert code == 1
-    assert told == {"checked": 37, "altered": {address: ["rollouts.npy"]}}
+    assert told == {"checked": 41, "altered": {address: ["rollouts.npy"]}}
     stages = say("plan", "tiny.toml", "--json", place=another)[1]["stages"]
     assert [(s["address"], s["why"]) for s in stages if s["status"] == "run"] == [(address, ["altered: rollouts.npy"])]
 

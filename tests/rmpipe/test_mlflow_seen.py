@@ -79,7 +79,7 @@ def test_the_page_of_a_reward_model_shows_its_accuracies_its_variances_and_what_
 
 
 def test_the_page_of_a_study_shows_its_answer_and_opens_its_report(tiny, page):
-    study = headed(_clicked(experiment(page, "study"), "tiny · 36 of 36 made"), "tiny · 36 of 36 made")
+    study = headed(_clicked(experiment(page, "study"), "tiny · 41 of 41 made"), "tiny · 41 of 41 made")
     (file,) = tiny.home.glob("store/rank/*/answer.json")
     answer = json.loads(file.read_text())
     shown = study.locator("main, #root").first.inner_text()

@@ -74,12 +74,12 @@ def test_with_one_reward_model_aligned_gains_are_told_in_reward_units(place: Any
 
 
 def test_a_race_says_who_is_foretold_to_teach_best_and_what_that_took(place: Any):
-    """Of so few prompts as this study has, nothing can be decided; of more, the ground truth itself comes first."""
+    """Of so few prompts as this study has, nothing can be decided; of more it is settled, the ground truth aside."""
     assert "nothing is decided before 24 prompts" in place.rmpipe("forecast", "tiny.toml", "--race", code=2).said()
     more = ("--set", "dataset.pairs=400", "--set", "sampling.prompts=100", "--set", "policies.strong=false")
     told = json.loads(place.rmpipe("forecast", "tiny.toml", "--race", *more, "--json").output.read_text())
     (race,) = told["races"]
-    assert race["winner"] == "truth"
+    assert race["winner"] == "offset"  # the ground truth itself is not in it
     assert race["outcome"] in ("settled", "tied")
     spent = race["spent"]
     assert spent["samples"] == 4 * spent["prompts"] < 4 * 100  # it ended before its prompts did

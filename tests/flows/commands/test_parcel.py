@@ -48,7 +48,7 @@ def run_of(home: Path, address: str) -> Any:
 def test_a_report_carried_whole_is_a_finished_study_on_arrival(tiny, arrived):
     assert arrived.contents() == tiny.contents()
     plan = json.loads(arrived.rmpipe("plan", "tiny.toml", "--json").output.read_text())
-    assert (plan["to_run"], len(plan["stages"])) == (0, 37)
+    assert (plan["to_run"], len(plan["stages"])) == (0, 41)
     assert {step["status"] for step in plan["stages"]} == {"hit"}
     assert arrived.leftovers() == []
 
