@@ -109,8 +109,8 @@ def test_plan_for_a_person_has_one_line_a_stage_and_a_total(say):
     code, text, _ = say("plan", "tiny.toml", "--set", "sampling.temperature=0.5")
     lines = text.splitlines()
     assert code == 0
-    assert len(lines) == 41 + 1
-    assert lines[-1].endswith(" of 41 stages to run")
+    assert len(lines) == 37 + 1
+    assert lines[-1].endswith(" of 37 stages to run")
     assert any(line.startswith("  sample") and line.endswith("temperature: 1.0 -> 0.5") for line in lines)
 
 
