@@ -99,7 +99,8 @@ def foresee(study: Teaching, branches: Mapping[int, Lesson], cells: list[dict[st
     rewards = [branches[cell["seed"]].appraised(cell["policy"], cell["reward_model"]) for cell in cells]
     paid = [cell for cell in cells if cell["reward_model"] in study.foresight.calibrate]
     rlhf = {name: study.algorithms[name].steps * study.algorithms[name].responses_per_step for name in said}
-    about = {"study": study.name, "ground_truth": study.ground_truth, "rlhf": rlhf}
+    truths = list(dict.fromkeys(truth for seed, policy in places for truth in branches[seed].labels(policy)))
+    about = {"study": study.name, "ground_truth": study.ground_truth, "truths": truths, "rlhf": rlhf}
     return forecast(
         study.foresight, cells, {name: vars(each) for name, each in said.items()}, about, rewards, labels,
         gradients, rehearsals, sifted, paid, [branches[cell["seed"]].taught(cell) for cell in paid] or None,
@@ -174,11 +175,11 @@ class Lesson(Branch):
 
     def rehearsal(self, policy: str, algorithm: str) -> Rehearsal:
         """What each reward model would teach a policy, gone through on these responses."""
-        said, how = self.formula(algorithm), recipe(self.study.algorithms[algorithm], self.study.sampling)
+        how = recipe(self.study.algorithms[algorithm], self.study.sampling)
         assert how is not None
         rewards = {name: self.appraised(policy, name) for name in self.ranked(policy, algorithm)}
         with labelled(policy=policy, algorithm=algorithm, seed=self.seed):
-            return rehearse(how, said.felt, self.gradients(policy), rewards, self.labels(policy), self.seed)
+            return rehearse(how, self.gradients(policy), rewards, self.labels(policy), self.seed)
 
     def ranked(self, policy: str, algorithm: str) -> list[str]:
         """The reward models that are ranked for a policy under an algorithm."""

@@ -37,12 +37,10 @@ class Calibrator:
         """The gain, mean over seeds."""
         return float(np.mean([np.mean(each) for each in self.gains]))
 
-    def draws(self, count: int, seed: int = 0) -> NDArray[np.float64]:
-        """The gain in as many resamples of the held-out prompts, (count,)."""
-        found = []
-        for index, each in enumerate(self.gains):
-            found.append(resamples(len(each), count, seed * len(self.gains) + index) @ each / len(each))
-        return np.mean(found, axis=0)
+    def draws(self, count: int) -> NDArray[np.float64]:
+        """The gain in as many resamples of the held-out prompts, (count,); the same ones for every calibrator."""
+        each = [resamples(len(gain), count, seed) @ gain / len(gain) for seed, gain in enumerate(self.gains)]
+        return np.mean(each, axis=0)
 
 
 def slope(gains: Sequence[ArrayLike], forecasts: Sequence[ArrayLike]) -> NDArray[np.float64]:

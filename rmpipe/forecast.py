@@ -19,7 +19,7 @@ import numpy as np
 from rmpipe.calibration import Calibrator, course, slope
 from rmpipe.foreseeing import Foreseeing
 from rmpipe.foresight import Felt, resamples
-from rmpipe.interval import LEVEL, Estimate
+from rmpipe.interval import of_draws
 from rmpipe.ranking import places
 from rmpipe.rehearsal import unfollowed
 from rmpipe.reinforcement import Algorithm
@@ -150,7 +150,7 @@ def foretold(
     _calibrate(known, calibrators or {}, config)
     rows = [
         row.told() | {"rank": label, "not_told_from": [other.name for other in unsure]}
-        for row, label, unsure in places(known, lambda a, b: _end(a.draws - b.draws) > ROUNDING)
+        for row, label, unsure in places(known, lambda a, b: _low(a.draws - b.draws) > ROUNDING)
     ]
     return rows + [row.told() | {"rank": "?", "not_told_from": []} for row in found if row.refused]
 
@@ -173,18 +173,18 @@ class _Row:
         self.refused = whole or _refused(said, candidate, config)
         self.gain: dict[str, Any] = {}
         if said.predictor == "rehearsed" and candidate.course is not None and not self.refused:
-            self.gain = {"gain_foretold": estimate(float(teaches), drawn), "curve_foretold": candidate.course}
+            self.gain = {"gain_foretold": of_draws(teaches, drawn).json(), "curve_foretold": candidate.course}
 
     def told(self) -> dict[str, Any]:
         """As JSON holds it."""
         row = self.place | self.candidate.about | {"formula": self.said.predictor, "refused": self.refused or None}
-        row["forecast"] = None if self.refused else estimate(self.value, self.draws)
+        row["forecast"] = None if self.refused else of_draws(self.value, self.draws).json()
         names = {name: {"proxy": self.said.proxy, "rule": self.said.rule}.get(name, name) for name in PREDICTORS}
         return row | {key: self._number(name) for key, name in names.items()} | self.gain
 
     def _number(self, name: str) -> dict[str, Any] | None:
         value = _mean(self.candidate.terms, name)
-        return estimate(value, _mean(self.candidate.terms, name, self.weights)) if math.isfinite(value) else None
+        return of_draws(value, _mean(self.candidate.terms, name, self.weights)).json()
 
 
 def _calibrate(rows: Sequence[_Row], calibrators: Mapping[str, Calibrator], config: Foreseeing) -> None:
@@ -194,14 +194,14 @@ def _calibrate(rows: Sequence[_Row], calibrators: Mapping[str, Calibrator], conf
         return
     told = [calibrators[row.name] for row in paid]
     drawn = slope([each.draws(config.draws) for each in told], [row.draws for row in paid])
-    if not _end(drawn) > 0:
+    if not _low(drawn) > 0:
         return
     value = slope([each.value() for each in told], [row.value for row in paid])
     shape = course({row.name: calibrators[row.name] for row in paid})
     for row in rows:
         gain = float(value * row.value)
         known = row.gain.get("curve_foretold")
-        row.gain = {"gain_foretold": estimate(gain, drawn * row.draws), "calibrates": row.name in calibrators}
+        row.gain = {"gain_foretold": of_draws(gain, drawn * row.draws).json(), "calibrates": row.name in calibrators}
         if known is not None and known["gain"][-1]:
             scale = gain / known["gain"][-1]
             row.gain["curve_foretold"] = known | {"gain": [scale * each for each in known["gain"]]}
@@ -215,17 +215,9 @@ def _mean(terms: Mapping[int, Terms], name: str, weights: Mapping[int, NDArray[n
     return np.mean(each, axis=0)
 
 
-def estimate(value: float, draws: NDArray[np.float64]) -> dict[str, Any] | None:
-    """A value with the ends of its bootstrap interval, as JSON holds it."""
-    known = draws[np.isfinite(draws)]
-    low, high = np.quantile(known, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) if len(known) else (math.nan, math.nan)
-    return Estimate(float(value), float(low), float(high)).json()
-
-
-def _end(draws: NDArray[np.float64]) -> float:
-    """The lower end of an interval, of the draws that are numbers; NaN where none is."""
-    known = draws[np.isfinite(draws)]
-    return float(np.quantile(known, (1 - LEVEL) / 2)) if len(known) else math.nan
+def _low(draws: NDArray[np.float64]) -> float:
+    """The lower end of an interval; NaN where no draw is a number."""
+    return of_draws(math.nan, draws).low
 
 
 # -- what is not told -------------------------------------------------------------------------------------------------
@@ -241,7 +233,7 @@ def _refused_whole(
         return f"{told}; label more, or lower foresight.fewest"
     if not max(terms.columns["spread"].max() for terms in own.values()):
         return "the labels of a prompt's responses are all alike; label responses that differ"
-    if not _end(_mean(own, said.predictor, weights)) > 0:
+    if not _low(_mean(own, said.predictor, weights)) > 0:
         told = "what the labels themselves would teach as a reward is not told from nothing"
         return f"{told}; raise sampling.prompts or sampling.responses, label more, or see whether RLHF is so short"
     return ""

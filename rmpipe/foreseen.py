@@ -7,9 +7,9 @@ from typing import Any
 
 from rmpipe import caption, figure
 from rmpipe.citation import KEYS, RANKING, cell, entry
+from rmpipe.foretold import groups
 from rmpipe.judgement import PREDICTORS
 
-NAMES = ("truth", "policy", "algorithm")
 SCORES = {"spearman": "Spearman", "pearson": "Pearson", "regret": "Loses, sd", "regret_share": "Of random"}
 """What the page shows of each predictor."""
 OVER = {"all": "all reward models", "trained": "trained ones alone"}
@@ -26,15 +26,11 @@ def section(answer: dict[str, Any], ink: dict[str, str]) -> dict[str, Any] | Non
         return None
     ink = figure.colours([row["reward_model"] for row in told["rows"]]) | ink
     taught = {tuple(row[key] for key in KEYS): row for row in answer["rows"]}
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for row in told["rows"]:
-        groups.setdefault(tuple(row[key] for key in NAMES), []).append(row)
+    several = len({row["truth"] for row in told["rows"]}) > 1
     scored = told["scorecard"] or {"pooled": [], "sentences": []}
     return {
         "sentences": list(dict.fromkeys([*told["sentences"], *scored["sentences"]])),
-        "groups": [
-            _group(rows, answer, taught, ink, len({names[0] for names in groups}) > 1) for rows in groups.values()
-        ],
+        "groups": [_group(rows, answer, taught, ink, several) for rows in groups(told["rows"])],
         "scored": _scored(scored["pooled"]),
         "ink": ink,
     }

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from rmpipe import gradient
 from rmpipe.config import Config, Runtime
-from rmpipe.interval import LEVEL, Estimate, bootstrap, bootstrap_correlation, correlate, share
+from rmpipe.interval import Estimate, bootstrap, bootstrap_correlation, correlate, of_draws, share
 from rmpipe.variance import matrix, whiten
 
 if TYPE_CHECKING:
@@ -137,10 +137,9 @@ def _apart(low: NDArray[np.float64], high: NDArray[np.float64]) -> dict[str, Est
     if min(len(low), len(high)) < FEW:
         return {name: Estimate(float(values[0])) for name, values in told.items()}
     return {
-        name: Estimate(float(values[0]), *np.nanquantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
-        if np.isfinite(values[0]) else Estimate(np.nan)
+        name: of_draws(values[0], values[1:]) if np.isfinite(values[0]) else Estimate(np.nan)
         for name, values in told.items()
-    }  # fmt: skip
+    }
 
 
 def related(

@@ -9,9 +9,9 @@ from typing import Any
 from rmpipe import scorecard
 from rmpipe.forecast import PREDICTORS
 from rmpipe.interval import Estimate, t_interval
+from rmpipe.teaching import known_as
 
 ABOUT = ("policy", "algorithm", "reward_model")
-MEANS = ("accuracy_mean", "variance_and_accuracy")
 
 
 def told(forecast: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], ground_truth: str) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def cells(
 ) -> Iterable[dict[str, Any]]:
     """What `scorecard.card` wants: a row a truth, seed, policy, algorithm and reward model, with every predictor."""
     for each in foretold:
-        column = "truth_gain" if each["truth"] == ground_truth else f"truth.{each['truth']}_gain"
+        column = f"{known_as(each['truth'], ground_truth)}_gain"
         for row in rows:
             if all(row[name] == each[name] for name in ABOUT) and row.get(column) is not None:
                 found = {name: row[name] for name in ("seed", *ABOUT, "kind", "trained", "proxy_gain")}

@@ -88,6 +88,19 @@ def bootstrap(
     return Estimate(value, *_percentiles(resampled, level))
 
 
+def of_draws(value: float, draws: ArrayLike, level: float = LEVEL) -> Estimate:
+    """A value with the percentiles of what resamples made of it; one that made no number is left out.
+
+    Args:
+        value: of the sample itself.
+        draws: `(draws,)`.
+        level: of the interval, which has no ends where no draw is a number.
+    """
+    array = np.asarray(draws, dtype=np.float64)
+    known = array[np.isfinite(array)]
+    return Estimate(float(value), *_percentiles(known, level)) if len(known) else Estimate(float(value))
+
+
 def clustered(
     values: ArrayLike, clusters: Sequence[Any], statistic: Callable[[NDArray[np.float64]], Any] = np.mean, *,
     seed: int = 0, draws: int = 2000, level: float = LEVEL,

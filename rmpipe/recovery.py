@@ -14,7 +14,7 @@ import numpy as np
 from rmpipe.attribution import over_seeds
 from rmpipe.gauge import low, related
 from rmpipe.generalisation import placed
-from rmpipe.interval import LEVEL, Estimate, bootstrap
+from rmpipe.interval import Estimate, bootstrap, of_draws
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +150,7 @@ def _gap(gain: NDArray[np.float64], few: NDArray[np.bool_], alone: bool) -> Esti
     if not alone or min(len(low), len(high)) < 2:
         return Estimate(gap)
     sides = [side[random.integers(len(side), size=(DRAWS, len(side)))].mean(axis=1) for side in (high, low)]
-    return Estimate(gap, *np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2]))
+    return of_draws(gap, sides[0] - sides[1])
 
 
 def rows(runs: Sequence[Run], reference: str | None, arms: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -67,15 +67,11 @@ def recipe(algorithm: Algorithm, sampling: Drawing) -> Recipe | None:
     """
     if unfollowed(algorithm, sampling):
         return None
-    own = algorithm.optimiser
-    more = {}
-    match algorithm:
-        case Rloo(normalise_advantages=False):
-            pass
-        case Grpo(scale_rewards="group" | "none", loss="dapo" | "dr_grpo"):
-            tokens = algorithm.max_new_tokens if algorithm.loss == "dr_grpo" else None
-            group = algorithm.scale_rewards == "group"  # whose advantages leave a sample's own part out already
-            more = {"grouped": group, "gain": 1 if group else 1 - 1 / algorithm.samples_per_prompt, "tokens": tokens}
+    own, more = algorithm.optimiser, {}
+    if isinstance(algorithm, Grpo):
+        tokens = algorithm.max_new_tokens if algorithm.loss == "dr_grpo" else None
+        group = algorithm.scale_rewards == "group"  # whose advantages leave a sample's own part out already
+        more = {"grouped": group, "gain": 1 if group else 1 - 1 / algorithm.samples_per_prompt, "tokens": tokens}
     return Recipe(
         rates=_rates(algorithm), adaptive=own.name == "adamw", clip=own.clip, kl=algorithm.kl_coefficient,
         prompts=algorithm.prompts_per_step, samples=algorithm.samples_per_prompt, **more,

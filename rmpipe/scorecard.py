@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rmpipe.interval import LEVEL, Estimate, correlate
+from rmpipe.interval import Estimate, correlate, of_draws
 from rmpipe.judgement import PREDICTORS, sentences
 
 if TYPE_CHECKING:
@@ -248,8 +248,7 @@ def _interval(values: NDArray[np.float64]) -> Estimate:
     others = values[1:][np.isfinite(values[1:])]
     if not others.size or np.ptp(others) < 1e-12:
         return Estimate(float(values[0]))
-    low, high = np.quantile(others, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(values[0]), float(low), float(high))
+    return of_draws(values[0], others)
 
 
 # -- how far gains agree with themselves ------------------------------------------------------------------------------

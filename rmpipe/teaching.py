@@ -203,5 +203,10 @@ class Teaching(Study):
                     known(f"claims.{index}.{key}", member, there[section])
 
 
+def known_as(truth: str, first: str | None = None) -> str:
+    """What a ground truth is called in a policy's tables: `truth` if it is the first, else what no other is called."""
+    return "truth" if truth == first else f"truth.{truth}"
+
+
 def _chosen(names: tuple[str, ...] | None, known: dict[str, Any]) -> Iterable[str]:
     return known if names is None else names

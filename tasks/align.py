@@ -15,7 +15,7 @@ from rmpipe.reinforcement import align as aligned
 from rmpipe.reward import Scorer
 from rmpipe.sieve import FATES, KEPT, fates
 from rmpipe.study import Sampling
-from rmpipe.teaching import Evaluation
+from rmpipe.teaching import Evaluation, known_as
 from rmpipe.text import Text, readable
 from rmpipe.variance import shift_and_scale
 from tasks.derive import scorer_of
@@ -54,7 +54,7 @@ def align(
         examiner.rewards["truth"] = (scorer_of(truth), *shift_and_scale(truth_scores.rewards()))
     for name, judge in (further or {}).items():
         spread = shift_and_scale((further_scores or {})[name].rewards())
-        examiner.rewards[further_truth(name)] = (scorer_of(judge), *spread)
+        examiner.rewards[known_as(name)] = (scorer_of(judge), *spread)
 
     def reward(asked: list[Any], responses: list[str]) -> Any:
         return (proxy(asked, responses) + shift) * scale
@@ -67,11 +67,6 @@ def align(
     more: dict[str, Any] = {"config": config, "seed": seed, "log": log, "evaluate": examine, "later": later}
     aligned(policy.model, first, reward, out / "model", **more)
     return examiner.write(out)
-
-
-def further_truth(name: str) -> str:
-    """What the rewards of a further ground truth are called in a policy's tables: unlike `truth` and `proxy`."""
-    return f"truth.{name}"
 
 
 def sieved(prompts: list[Text], sieve: Sieve | None, least: int, log: Log) -> tuple[list[Text], list[Text]]:

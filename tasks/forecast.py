@@ -18,8 +18,8 @@ from rmpipe.foreseeing import Foreseeing
 from rmpipe.foresight import Felt
 from rmpipe.rehearsal import Rehearsed
 from rmpipe.slopes import influence
+from rmpipe.teaching import known_as
 from rmpipe.variance import shift_and_scale
-from tasks.align import further_truth
 from tasks.execution import Log
 from tasks.rehearse import OWN
 from tasks.stage import stage
@@ -45,7 +45,7 @@ def forecast(
     Args:
         cells: what is ranked: seed, policy, reward_model, algorithm, kind, trained.
         formulas: by algorithm, of `rmpipe.forecast.formula`.
-        about: the study's name, and the samples of an RLHF run by algorithm.
+        about: the study's name, its ground truths, and the samples of an RLHF run by algorithm.
         rewards: over the policy's samples, one a cell.
         labels: the ground truths' rewards of the same samples, by `key`; NaN where a sample has no label.
         gradients: of the same samples, by `pool`, where they are taken.
@@ -56,7 +56,7 @@ def forecast(
     """
     import pandas as pd
 
-    pools = Pools(cells, rewards, labels, gradients, rehearsals)
+    pools = Pools(cells, about["truths"], rewards, labels, gradients, rehearsals)
     paid = list(zip(calibrating, aligned or [], strict=True))
     said = {name: Formula(**each) for name, each in formulas.items()}
     rows = [
@@ -97,12 +97,12 @@ class Pools:
     """Rewards and labels of every policy and seed with what gradients tell, and the terms of forecasts from them."""
 
     def __init__(
-        self, cells: list[dict[str, Any]], scores: list[Scores], labels: dict[str, Scores],
+        self, cells: list[dict[str, Any]], truths: list[str], scores: list[Scores], labels: dict[str, Scores],
         gradients: dict[str, Gradients], rehearsals: dict[str, Rehearsal],
     ):  # fmt: skip
         self.cells, self.labels, self.gradients, self.rehearsals = cells, labels, gradients, rehearsals
         self.scores = {self._name(cell): each for cell, each in zip(cells, scores, strict=True)}
-        self.truths = list(dict.fromkeys(name.rsplit(" ", 2)[0] for name in labels))
+        self.truths = truths
 
     @staticmethod
     def _name(cell: dict[str, Any]) -> tuple[Any, ...]:
@@ -167,19 +167,29 @@ class Pools:
         labels = self.rewards(truth, seed, policy)
         rewards = labels if reward_model is None else self.scores[seed, policy, reward_model].rewards()
         rewards = np.where(np.isnan(labels), np.nan, rewards)  # what stands there without a label is no draw
-        told = foresight.terms(rewards, labels, self.influence(truth, seed, policy), form=felt)
+        told = foresight.terms(rewards, labels, self.influences(seed, policy).get(truth), form=felt)
         accuracies = np.full(len(labels), np.nan)
         if np.isfinite(labels).all():
             accuracies = on_policy_accuracy(rewards, labels, "both")
         return told.beside(accuracy_on=accuracies)
 
     @cache  # noqa: B019
-    def influence(self, truth: str, seed: int, policy: str) -> Any:
-        """How much each sample, made likelier, raises a ground truth; None where no gradients are taken."""
-        held = self.gradients.get(pool(seed, policy))
-        if foresight.known(self.rewards(truth, seed, policy)).any(axis=1).sum() < 2:
-            return None
-        return None if held is None else influence(held.slopes(), self.rewards(truth, seed, policy), seed)
+    def influences(self, seed: int, policy: str) -> dict[str, Any]:
+        """How much each sample, made likelier, raises each ground truth; none where no gradients are taken."""
+        if (held := self.gradients.get(pool(seed, policy))) is None:
+            return {}
+        labels, slopes = {truth: self.rewards(truth, seed, policy) for truth in self.truths}, held.slopes()
+        return {
+            truth: influence(slopes, each, seed)
+            for truth, each in labels.items()
+            if foresight.known(each).any(axis=1).sum() >= 2
+        }
+
+    @cache  # noqa: B019
+    def best_of(self, truth: str, seed: int, policy: str, reward_model: str, counts: tuple[int, ...]) -> Any:
+        """The ground truth of the best of n, whichever algorithm is asked about."""
+        rewards = self.scores[seed, policy, reward_model].rewards()
+        return foresight.best_of_n(rewards, self.rewards(truth, seed, policy), counts)
 
     @cache  # noqa: B019
     def rewards(self, truth: str, seed: int, policy: str) -> Any:
@@ -207,7 +217,7 @@ def calibrators(
         first: the ground truth that policies know as `truth`.
         paid: cells with the policies that were trained.
     """
-    column = "truth" if place["truth"] == first else further_truth(place["truth"])
+    column = known_as(place["truth"], first)
     found: dict[str, list[Policy]] = {}
     for cell, policy in paid:
         if all(cell[name] == place[name] for name in ("policy", "algorithm")):
@@ -251,14 +261,12 @@ def _curves(pools: Pools, formulas: dict[str, Formula], place: dict[str, str]) -
     felt, truth, policy = formulas[place["algorithm"]].felt, place["truth"], place["policy"]
     for model, mine in pools.at(place).items():
         paths = [pools.terms(truth, cell["seed"], policy, model, felt).along() for cell in mine]
-        sides = [(pools.scores[cell["seed"], policy, model].rewards(), pools.rewards(truth, cell["seed"], policy))
-                 for cell in mine]  # fmt: skip
-        labelled = [foresight.known(labels).sum(axis=1) for _, labels in sides]
+        labelled = [foresight.known(pools.rewards(truth, cell["seed"], policy)).sum(axis=1) for cell in mine]
         if not all(each.any() for each in labelled):
             continue  # nothing is foretold here, and why is said of the rows
         least = min(each[each > 0].min() for each in labelled)
-        counts = [n for n in BEST_OF if n <= least]  # so that all speak of all prompts
-        best = np.mean([foresight.best_of_n(rewards, labels, counts) for rewards, labels in sides], axis=0)
+        counts = tuple(n for n in BEST_OF if n <= least)  # so that all speak of all prompts
+        best = np.mean([pools.best_of(truth, cell["seed"], policy, model, counts) for cell in mine], axis=0)
         mean = {name: np.mean([getattr(path, name) for path in paths], axis=0)
                 for name in ("truth", "proxy", "kl", "ess")}  # fmt: skip
         turn = foresight.turn(foresight.Path(paths[0].eta, **mean), LEAST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from textwrap import fill
@@ -10,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from flows.commands import DONE, positive, speaks_json, tell
 from flows.commands.rank import names_study
-from flows.commands.run import how_it_is_run
+from flows.commands.run import how_it_is_run, made
 
 if TYPE_CHECKING:
     from flows.inquiry import Inquiry
     from rmpipe.artifact import Forecast, Race, Rollouts
     from rmpipe.study import Study
-
-WIDTH = 110
-"""Columns of what is printed."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -52,7 +48,7 @@ def command(options: Namespace) -> int:
     inquiry = inquire(options.study, _changes(options))
     _check(options, inquiry)
     inquiry.plan.keep(("forecast",))
-    said = _make(options, inquiry)
+    _, said = made(options, inquiry)
     found = _forecast(inquiry)
     took = _took(inquiry)
     tail = f"took     {took:.0f} s of computing for samples, scores, gradients and itself\nbrowse   rmpipe ui\n{said}"
@@ -76,23 +72,6 @@ def _changes(options: Namespace) -> list[str]:
     if options.calibrate:
         changes.append(f"foresight.calibrate={options.calibrate.split(',')}")
     return changes
-
-
-def _make(options: Namespace, inquiry: Inquiry) -> str:
-    """Make what is missing; what is said of it."""
-    from flows.inquiry import ran
-
-    if not inquiry.plan.to_run:
-        from flows.progress import hit_notes
-
-        for text in hit_notes(inquiry.plan):
-            print(text, file=sys.stderr)
-        inquiry.recall()
-        return inquiry.nothing_to_run
-    from flows.conduct import Manner, conduct
-
-    inquiry.check_sources()
-    return ran(conduct(inquiry, Manner(options.jobs, options.threads, options.keep_going)))
 
 
 def _check(options: Namespace, inquiry: Inquiry) -> None:
@@ -132,6 +111,7 @@ def _race(options: Namespace) -> int:
     """Race the reward models for each policy and algorithm of each seed, and print how each race ended."""
     from flows.inquiry import inquire
     from rmpipe.config import StudyError
+    from rmpipe.verdict import WIDTH
 
     races: dict[str, Race] = {}
 
@@ -149,7 +129,7 @@ def _race(options: Namespace) -> int:
 
     inquiry = inquire(options.study, options.set, also=ask)
     inquiry.plan.narrow(race.address for race in races.values())
-    said = _make(options, inquiry)
+    _, said = made(options, inquiry)
     told = [{"title": name, "address": race.address, **race.answer()} for name, race in races.items()]
     lines = [fill(f"{each['title']}: {each['sentence']}", WIDTH, subsequent_indent="  ") for each in told]
     tell(options, {"said": said, "races": told}, "\n".join([*lines, "", "browse   rmpipe ui", said]))
@@ -183,7 +163,7 @@ def _to_label(options: Namespace) -> int:
 
     inquiry = inquire(options.study, options.set, also=ask)
     inquiry.plan.narrow(rollouts.address for rollouts in drawn.values())
-    said = _make(options, inquiry)
+    _, said = made(options, inquiry)
     count = write(drawn, options.to_label, options.prompts, options.responses)
     text = f"{count} responses of {', '.join(drawn)} are in {options.to_label}: put a number in place of each null"
     following = f"then     rmpipe forecast {options.study} --labels {options.to_label}"

@@ -39,18 +39,24 @@ def command(options: Namespace) -> int:
     if options.dry_run:
         return plan.command(options)
     inquiry = plan.asked(options)
+    steps, said = made(options, inquiry)
+    return _answer(options, steps, inquiry, said)
+
+
+def made(options: Namespace, inquiry: Inquiry) -> tuple[list[dict[str, Any]], str]:
+    """Make what is missing, or recall it where nothing is; what became of each step, and what is said of them."""
     if not inquiry.plan.to_run:
         from flows.progress import hit_notes
 
         for text in hit_notes(inquiry.plan):
             print(text, file=sys.stderr)
-        return _answer(options, inquiry.recall(), inquiry, inquiry.nothing_to_run)
+        return inquiry.recall(), inquiry.nothing_to_run
     from flows.conduct import Manner, conduct
     from flows.inquiry import ran
 
     inquiry.check_sources()
     steps = conduct(inquiry, Manner(options.jobs, options.threads, options.keep_going))
-    return _answer(options, steps, inquiry, ran(steps))
+    return steps, ran(steps)
 
 
 def _answer(options: Namespace, steps: list[dict[str, Any]], inquiry: Inquiry, said: str) -> int:

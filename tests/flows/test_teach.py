@@ -25,6 +25,14 @@ def calls(folder: Path, *changes: str) -> dict[str, Any]:
     return {address: step.call for address, step in plan.steps.items()}
 
 
+def refusal(folder: Path, change: str) -> str:
+    """What is said of the study with changes that cannot be."""
+    (folder / "s.toml").write_text(TINY)
+    with pytest.raises(StudyError) as caught:
+        Study.read(folder / "s.toml", change.split(";"))
+    return str(caught.value).removeprefix(f"{folder / 's.toml'}: ")
+
+
 def of(calls: dict[str, Any], stage: str) -> dict[str, Any]:
     return {address: call for address, call in calls.items() if call.stage.name == stage}
 
@@ -79,10 +87,7 @@ def test_a_study_that_does_not_sift_has_neither_sieves_nor_other_addresses(tmp_p
     ],
 )
 def test_what_cannot_be_is_refused_with_its_place(tmp_path: Path, change: str, told: str):
-    (tmp_path / "s.toml").write_text(TINY)
-    with pytest.raises(StudyError) as caught:
-        Study.read(tmp_path / "s.toml", change.split(";"))
-    assert str(caught.value).removeprefix(f"{tmp_path / 's.toml'}: ") == told
+    assert refusal(tmp_path, change) == told
 
 
 def test_prompts_held_out_may_be_sampled_where_nothing_is_sifted(tmp_path: Path):
@@ -128,10 +133,7 @@ def test_what_is_sieved_alone_is_taught_with_a_sieve_of_its_own(tmp_path: Path):
     ],
 )
 def test_what_mends_by_samples_needs_samples_of_the_prompts_to_train_on(tmp_path: Path, change: str, told: str):
-    (tmp_path / "s.toml").write_text(TINY)
-    with pytest.raises(StudyError) as caught:
-        Study.read(tmp_path / "s.toml", change.split(";"))
-    assert str(caught.value).removeprefix(f"{tmp_path / 's.toml'}: ") == told
+    assert refusal(tmp_path, change) == told
 
 
 def test_what_is_levelled_must_know_every_prompt_that_is_trained_on(tmp_path: Path):

@@ -41,7 +41,7 @@ def made(out: Path, *, models: dict[str, float], formula: dict[str, str] = TILTE
     labels = more.pop("labels", {key("people", *place): scores(truth(*place)) for place in places})
     cells = [cell(model, policy, seed) for seed, policy in places for model in models]
     rewards = [scores(models[each["reward_model"]] * truth(each["seed"], each["policy"]) + noise) for each in cells]
-    about = {"study": "s", "ground_truth": "people", "rlhf": {"rloo": 100}}
+    about = {"study": "s", "ground_truth": "people", "truths": ["people"], "rlhf": {"rloo": 100}}
     config = more.pop("config", Foreseeing(draws=200))
     paid = more.pop("paid", [])
     forecast.function(

@@ -30,7 +30,7 @@ def rehearsed(
 ) -> Rehearsal:  # fmt: skip
     held = SimpleNamespace(slopes=lambda: Slopes(slopes, 1.0), json=lambda name: {"tokens": 3.0})
     told = ({name: scores(each) for name, each in values.items()} for values in (rewards, labels))
-    rehearse.function(config, "whitened", held, *told, 1, out=out, log=log)
+    rehearse.function(config, held, *told, 1, out=out, log=log)
     return Rehearsal("", out)
 
 
