@@ -113,8 +113,8 @@ def grouped(
     random, sums = np.random.default_rng([seed, *b"groups"]), np.zeros((3, *array.shape))
     for _ in range(draws):
         order = np.where(held, random.random(held.shape), 2.0).argsort(axis=1)
-        for told, places in _advantages(np.where(held, array, 0.0), order, held.sum(axis=1), size):
-            for total, values in zip(sums, (told, told**2, np.ones_like(told)), strict=True):
+        for told, full, places in _advantages(np.where(held, array, 0.0), order, held.sum(axis=1), size):
+            for total, values in zip(sums, (told, told**2, full), strict=True):
                 np.put_along_axis(total, places, np.take_along_axis(total, places, axis=-1) + values, axis=-1)
     mean, square = sums[:2] / np.maximum(sums[2], 1)
     return mean, np.maximum(square - mean**2, 0.0)
@@ -122,19 +122,18 @@ def grouped(
 
 def _advantages(
     rewards: NDArray[np.float64], order: NDArray[np.int64], count: NDArray[np.int64], size: int
-) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
-    """The advantages in each group of one parting, 0 where it is not whole, and the places of its samples."""
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int64]]]:
+    """The advantages in each group of one parting, 0 where it is not whole, where it is, and the samples' places."""
     whole = np.minimum(size, np.maximum(count, 1))[:, None]
     for start in range(0, order.shape[1], size):
-        places = np.broadcast_to(
-            order[:, start : start + size], (*rewards.shape[:-1], len(order[0, start : start + size]))
-        )
+        group = order[:, start : start + size]
+        places = np.broadcast_to(group, (*rewards.shape[:-1], group.shape[1]))
         member = np.arange(places.shape[-1]) < whole
         full = member & (start + whole <= np.maximum(count, 1)[:, None])
         values = np.take_along_axis(rewards, places, axis=-1)
         mean = (values * full).sum(axis=-1, keepdims=True) / whole
         spread = np.sqrt((((values - mean) * full) ** 2).sum(axis=-1, keepdims=True) / np.maximum(whole - 1, 1))
-        yield np.where(full, (values - mean) / (spread + GROUP), 0.0), places
+        yield np.where(full, (values - mean) / (spread + GROUP), 0.0), full, places
 
 
 def covariance(rewards: ArrayLike, truth: ArrayLike) -> NDArray[np.float64]:

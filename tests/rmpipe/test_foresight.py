@@ -361,6 +361,12 @@ def test_what_a_group_feels_is_the_mean_over_all_groups_there_could_be():
     assert (varying > 0).all()
 
 
+def test_samples_that_are_left_over_of_whole_groups_count_for_nothing_till_they_are_drawn_into_one():
+    rewards = np.random.default_rng(0).normal(size=(1, 1, 6))
+    mean, _ = foresight.grouped(rewards, 4, draws=4000)
+    assert mean[0, 0] == pytest.approx(of_groups(rewards[0, 0], 4), abs=0.03)
+
+
 def test_a_rare_reward_counts_for_less_in_a_small_group_than_the_spread_of_all_would_say():
     rewards = np.zeros((1, 1, 32))
     rewards[0, 0, 0] = 1
