@@ -8,6 +8,7 @@ import shutil
 import signal
 import sqlite3
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -67,10 +68,10 @@ def scratches(place, stage: str) -> dict[str, Path]:
     return {path.name.replace("-", "/", 1): path for path in place.home.glob(f"scratch/{stage}-*")}
 
 
-def training(place, stage: str, steps: int, but: str = ""):
+def training(place, stage: str, steps: int, but: Collection[str] = ()):
     """The address at which a stage has a whole checkpoint of so many steps or more."""
     for address, scratch in scratches(place, stage).items():
-        if address != but and any(step >= steps for step in checkpoints(scratch)):
+        if address not in but and any(step >= steps for step in checkpoints(scratch)):
             return address
     return None
 
@@ -163,8 +164,9 @@ def battered(tiny, places, until):
     os.kill(holder(place, address)["pid"], signal.SIGKILL)
     blows["worker killed"] = blow(place, run, address)
 
+    begun = scratches(place, "align")  # by the killed worker and by the other one: their checkpoints stay
     run = place.start("run", "tiny.toml", "--jobs", "1", *OFTEN)
-    after = until(lambda: training(place, "align", 1, but=address), "a checkpoint of another aligned policy")
+    after = until(lambda: training(place, "align", 1, but=begun), "a checkpoint of another aligned policy")
     run.signal(signal.SIGINT)
     blows["interrupted"] = blow(place, run, after)
 
