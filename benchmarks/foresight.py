@@ -94,7 +94,8 @@ def cost(told: argparse.Namespace) -> str:
     from gradient import bare, made
 
     from rmpipe import gradient
-    from rmpipe.rehearsal import Recipe, rehearse
+    from rmpipe.recipe import Recipe
+    from rmpipe.rehearsal import rehearse
     from rmpipe.slopes import slopes
     from rmpipe.text import parted
 

@@ -439,8 +439,11 @@ class Rehearsal(Artifact):
         from rmpipe.rehearsal import Rehearsed
 
         with np.load(self.path / "rehearsed.npz", allow_pickle=False) as held:
-            truth = {name.removeprefix("truth "): held[name] for name in held if name.startswith("truth ")}
-            return Rehearsed(self.json("names.json")["steps"], truth, held["proxy"], held["kl"], held["ess"])
+            truth, taught = (
+                {name.removeprefix(what): held[name] for name in held if name.startswith(what)}
+                for what in ("truth ", "taught ")
+            )
+            return Rehearsed(self.json("names.json")["steps"], truth, taught, held["proxy"], held["kl"], held["ess"])
 
     def names(self) -> list[str]:
         """The reward models, and ground truths that taught as rewards."""

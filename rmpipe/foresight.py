@@ -29,7 +29,7 @@ Felt = Literal["plain", "whitened", "group"]
 FELT = ("plain", "whitened", "group")
 """What an algorithm may feel of rewards: as they are; whitened as a whole; divided by their spread within a prompt."""
 NAMES = (
-    "covariance", "correlation", "ip", "ip_free", "variance", "tilted", "tilted_corrected", "tilted_proxy", "kl", "ess",
+    "covariance", "correlation", "ip", "ip_free", "variance", "tilted", "tilted_proxy", "kl", "ess",
 )  # fmt: skip
 """What `Terms.of` tells."""
 BESIDE = ("rehearsed", "rehearsed_proxy", "rehearsed_ess", "accuracy_on")
@@ -50,7 +50,7 @@ def known(truth: ArrayLike) -> NDArray[np.bool_]:
     return labelled & (labelled.sum(axis=1, keepdims=True) >= 2)
 
 
-def felt(rewards: ArrayLike, form: Felt = "whitened", truth: ArrayLike | None = None) -> NDArray[np.float64]:
+def felt(rewards: ArrayLike, form: Felt = "whitened") -> NDArray[np.float64]:
     """Rewards as an algorithm feels them; within a prompt an offset means nothing.
 
     `whitened` is what RLHF makes of them (`variance.shift_and_scale`), by the mean and spread of all samples. `group`
@@ -59,8 +59,6 @@ def felt(rewards: ArrayLike, form: Felt = "whitened", truth: ArrayLike | None = 
     Args:
         rewards: `(prompts, samples)`, reward units; a NaN stays one and does not count.
         form: one of `FELT`.
-        truth: the same shape; where given, samples without a label become NaN and do not count. A reward costs no
-            label, so that by default all count, labelled or not.
 
     Returns:
         `(prompts, samples)`; a constant reward becomes 0, but for `plain`.
@@ -68,8 +66,6 @@ def felt(rewards: ArrayLike, form: Felt = "whitened", truth: ArrayLike | None = 
     if form not in FELT:
         raise ValueError(f"form: expected one of {', '.join(FELT)}, got {form!r}")
     array = np.asarray(rewards, dtype=np.float64)
-    if truth is not None:
-        array = np.where(known(truth), array, np.nan)
     if form == "plain":
         return array
     counted = array[~np.isnan(array)]
@@ -232,8 +228,8 @@ class Terms:
 
         covariance: mean Cov(r, g). correlation: mean Cov(r, g) over the root of mean Var(r) times mean Var(g). ip: mean
         Cov(r, s), s the influence. ip_free: ip over the root of mean Var(r). variance: mean Var(r). tilted: the rise of
-        E[g] at eta = 1; tilted_corrected, the same without its bias of order 1/K. tilted_proxy, kl, ess: of the same
-        policy, its rise of E[r], KL from the initial one and effective sample size. rehearsed, rehearsed_proxy and
+        E[g] at eta = 1. tilted_proxy, kl, ess: of the same policy, its rise of E[r], KL from the initial one and
+        effective sample size. rehearsed, rehearsed_proxy and
         rehearsed_ess: at the end of a rehearsal. accuracy_on: how often pairs of samples are ordered as by the truth.
 
         Args:
@@ -267,11 +263,13 @@ class Terms:
 
 def terms(
     rewards: ArrayLike, truth: ArrayLike, influence: ArrayLike | None = None, form: Felt = "whitened",
-    etas: Sequence[float] = ETAS,
+    etas: Sequence[float] = ETAS, *, returned: ArrayLike | None = None,
 ) -> Terms:  # fmt: skip
     """The terms of all forecasts of one reward.
 
-    What whitens is a number that RLHF uses too, and it stays as it is in a resample.
+    What whitens is a number that RLHF uses too, and it stays as it is in a resample. An inner product of two gradients
+    varies with the prompts of either; where `returned` is given, a prompt's ip holds what it adds to both (the
+    projections of a U-statistic: Hoeffding, 1948), so that a resample of prompts knows of both.
 
     Args:
         rewards: `(prompts, samples)`, reward units, of all samples: those without a label count for `form` alone.
@@ -280,6 +278,7 @@ def terms(
         influence: the same shape, s of `slopes.influence`, known wherever a label is.
         form: one of `FELT`, as the algorithm feels rewards.
         etas: where the tilted policy's path is looked at.
+        returned: the same shape, the influence of each sample on the felt reward.
 
     Raises:
         ValueError: the shapes are not alike, or a labelled sample has no reward or no influence.
@@ -290,7 +289,10 @@ def terms(
         pairs["ip"] = left, _counted(truth, influence)[1]
     found = {"ip": np.full(len(left), np.nan)} | {name: _covariance(*pair, there) for name, pair in pairs.items()}
     whole = dict(zip(("tilted", "tilted_proxy", "kl", "ess"), _tilt(left, right, there, 1.0), strict=True))
-    found |= whole | {"tilted_corrected": _corrected(left, right, there, 1.0)}
+    found |= whole
+    if returned is not None:
+        back = _covariance(right, _counted(truth, returned)[1], there)
+        found["ip"] = found["ip"] + back - back.mean()
     path = np.stack([_tilt(left, right, there, eta) for eta in etas], axis=1)
     return Terms(
         found, np.asarray(etas, dtype=np.float64), path, np.flatnonzero(known(truth).any(axis=1)), int(there.sum())
@@ -309,9 +311,9 @@ def resamples(prompts: int, draws: int = 1000, seed: int = 0) -> NDArray[np.floa
 def tilted(rewards: ArrayLike, truth: ArrayLike, etas: Sequence[float] = ETAS) -> Path:
     """The path of pi exp(eta r), which KL-regularised RLHF aims at, by weighing the initial policy's samples.
 
-    Weights are normalised within each prompt, which biases the rise by a share of order 1/K, K samples: to first order
-    it is eta (K - 1) / K Cov(r, g). (Self-normalised importance sampling; pi exp(r / beta) is what maximises
-    E[r] - beta KL, 2305.18290, equation 4.)
+    Weights are normalised within each prompt, which would make rises too small by a share of 1/K, K samples; that is
+    mended, so that to first order they are eta Cov(r, g). (Self-normalised importance sampling; pi exp(r / beta) is
+    what maximises E[r] - beta KL, 2305.18290, equation 4.)
 
     Args:
         rewards: `(prompts, samples)`, as they are felt.
@@ -345,7 +347,8 @@ def _tilt(
     weights, highest = _weights(rewards, there, eta)
     total = weights.sum(axis=1, keepdims=True)
     shares, count = weights / total, there.sum(axis=1)
-    truths, proxies = (((shares * each).sum(axis=1) - _mean(each, there)[:, 0]) for each in (truth, rewards))
+    spare = count / (count - 1)
+    truths, proxies = (spare * ((shares * each).sum(axis=1) - _mean(each, there)[:, 0]) for each in (truth, rewards))
     kl = eta * ((shares * rewards).sum(axis=1) - highest[:, 0]) - np.log(total[:, 0] / count)
     return np.stack([truths, proxies, np.maximum(kl, 0.0), 1 / (count * (shares**2).sum(axis=1))])
 
@@ -358,18 +361,19 @@ def _weights(
     return np.where(there, np.exp(eta * np.minimum(rewards - highest, 0.0)), 0.0), highest
 
 
-def _corrected(
-    rewards: NDArray[np.float64], truth: NDArray[np.float64], there: NDArray[np.bool_], eta: float
-) -> NDArray[np.float64]:
-    """The rise of truth at each prompt by the jackknife (Quenouille, 1956), `(prompts,)`."""
-    weights, _ = _weights(rewards, there, eta)
-    mean = _mean(truth, there)
-    centred, others = np.where(there, truth - mean, 0.0), 1 - np.eye(truth.shape[1])
-    whole = (weights * centred).sum(axis=1) / weights.sum(axis=1)
-    rest = np.maximum(weights @ others, np.finfo(float).tiny)
-    left_out = np.where(there, (weights * centred) @ others / rest, 0.0)
-    count = there.sum(axis=1)
-    return count * whole - (count - 1) * _mean(left_out, there)[:, 0]
+def shown(share: float, samples: int) -> float:
+    """The effective share that so few samples show, on average, where infinitely many would show `share`.
+
+    Few samples hide how far a policy went, since those that would tell are not among them. Of log-normal weights, by
+    draws that are always the same.
+
+    Args:
+        share: above 0, at most 1.
+        samples: two or more.
+    """
+    spread = np.sqrt(-np.log(share))
+    weights = np.exp(spread * np.random.default_rng(0).normal(size=(4096, samples)))
+    return float((weights.sum(axis=1) ** 2 / (weights**2).sum(axis=1)).mean() / samples)
 
 
 def best_of_n(

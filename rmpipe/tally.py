@@ -8,6 +8,7 @@ from typing import Any
 
 from rmpipe.artifact import Artifact
 from rmpipe.estimate import Use, Work
+from rmpipe.recipe import FOLDS, HELD
 from rmpipe.stock import Model
 from rmpipe.text import encode
 from rmpipe.workload import (
@@ -340,11 +341,12 @@ def _differentiate(load: Workload, told: Told) -> Work:
 
 
 def _rehearse(load: Workload, told: Told) -> Work:
-    """No use of a model: arithmetic on slopes, which are held four times over in float32, about."""
+    """No use of a model: arithmetic on slopes, held twice over in float32, and what going back through it keeps."""
     _, asked = load.call(told["gradients"])
     prompts, samples, _ = _drawn_for(load, asked["rollouts"])
     weights = min(asked["config"].weights, _size(load.model(asked["policy"])).parameters)
-    return Work("rehearse", memory=4 * 4.0 * prompts * samples * weights)
+    kept = told["config"].held(prompts * samples, weights, FOLDS)
+    return Work("rehearse", memory=2 * 4.0 * prompts * samples * weights + max(kept, HELD))
 
 
 def _race(load: Workload, told: Told) -> Work:
@@ -353,15 +355,16 @@ def _race(load: Workload, told: Told) -> Work:
     model, texts = load.model(told["policy"]), load.texts(told["preferences"])
     prompt, response = load.lengths(texts, model)
     most = min(texts.prompts("policy"), how.prompts or texts.prompts("policy"))
+    samples = config.samples(how.responses)
     prompts = max((part.stop for part in config.rounds(most, how.responses)), default=0)
-    uses = _drawing(model, how, prompts, how.responses, prompt, response)
+    uses = _drawing(model, how, prompts, samples, prompt, response)
     for teacher in told["teachers"].values():
-        uses += _rewarding(load, teacher, prompts * how.responses, prompt + response)
-    uses += _rewarding(load, told["truth"], prompts * min(config.labels, how.responses), prompt + response)
+        uses += _rewarding(load, teacher, prompts * samples, prompt + response)
+    uses += _rewarding(load, told["truth"], prompts * min(config.labels, samples), prompt + response)
     held = max(_held(load, each) for each in (*told["teachers"].values(), told["truth"]))
-    rows = min(config.prompts, how.batch_size) * how.responses
+    rows = min(config.prompts, how.batch_size) * samples
     drawn = _size(model).weights(model.dtype) + _drawn_bytes(model, rows, prompt + how.max_new_tokens)
-    return Work("race", prompts * how.responses, tuple(uses), 0.0, max(held, drawn))
+    return Work("race", prompts * samples, tuple(uses), 0.0, max(held, drawn))
 
 
 def _classify(load: Workload, told: Told) -> Work:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmpipe.artifact import Gradients, Rehearsal, Scores
 from rmpipe.foresight import felt, grouped, known
-from rmpipe.rehearsal import Recipe
-from rmpipe.rehearsal import rehearse as rehearsed
+from rmpipe.recipe import Recipe
 from tasks.execution import Log
 from tasks.stage import stage
 
@@ -21,7 +20,7 @@ OWN = "ground truth "
 """What begins the name of a ground truth that teaches as a reward would."""
 
 
-@stage(version=1)
+@stage(version=2)
 def rehearse(
     config: Recipe, gradients: Gradients, rewards: dict[str, Scores], labels: dict[str, Scores], seed: int,
     *, out: Path, log: Log,
@@ -36,16 +35,19 @@ def rehearse(
     """
     import numpy as np
 
+    from rmpipe.rehearsal import rehearse as rehearsed
+
     truths = {name: each.rewards().astype(np.float64) for name, each in labels.items()}
-    there = np.any([known(each) for each in truths.values()], axis=0)
+    there = known(np.sum(list(truths.values()), axis=0))  # what one of them does not tell of is no draw for all
     rows = np.flatnonzero(there.any(axis=1))
     taught = {name: each.rewards() for name, each in rewards.items()}
     taught |= {f"{OWN}{name}": each for name, each in truths.items()}
     if len(rows) < 2:  # nobody is taught, and the forecast will say why it tells nothing
         nothing = np.full((len(taught), 1, len(there)), np.nan, dtype=np.float32)
         whole = dict.fromkeys(("proxy", "kl", "ess", *(f"truth {name}" for name in truths)), nothing)
+        whole |= {f"taught {name}": nothing[:, 0] for name in truths}
         return _written(out, list(taught), [0], whole, "too few labels to rehearse on")
-    feels = np.stack([np.nan_to_num(felt(np.where(there, each, np.nan))[rows]) for each in taught.values()])
+    feels = np.stack([felt(np.where(there, each, np.nan))[rows] for each in taught.values()])
     varying: Any = 0.0
     if config.grouped:
         feels, varying = grouped(feels, config.samples, there[rows], seed=seed)
@@ -56,6 +58,7 @@ def rehearse(
     )  # fmt: skip
     whole = {"proxy": found.proxy, "kl": found.kl, "ess": found.ess}
     whole |= {f"truth {name}": each for name, each in found.truth.items()}
+    whole |= {f"taught {name}": each for name, each in found.taught.items()}
     told = f"{len(taught)} rewards, {len(config.rates)} steps, KL up to {found.kl.mean(2).max():.2f}"
     return _written(out, list(taught), found.steps, {k: _spread(v, rows, len(there)) for k, v in whole.items()}, told)
 
@@ -75,6 +78,6 @@ def _spread(values: NDArray[np.float32], rows: NDArray[np.int64], prompts: int) 
     """At their places among all prompts, NaN elsewhere."""
     import numpy as np
 
-    found = np.full((*values.shape[:2], prompts), np.nan, dtype=np.float32)
-    found[:, :, rows] = values
+    found = np.full((*values.shape[:-1], prompts), np.nan, dtype=np.float32)
+    found[..., rows] = values
     return found

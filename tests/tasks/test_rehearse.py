@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rmpipe.artifact import Rehearsal
-from rmpipe.rehearsal import Recipe, Rehearsed
+from rmpipe.recipe import Recipe
+from rmpipe.rehearsal import Rehearsed
 from rmpipe.slopes import Slopes
 from tasks.rehearse import OWN, rehearse
 
@@ -45,6 +46,9 @@ def test_every_reward_model_teaches_and_every_truth_beside_them_under_each_truth
     assert told.steps == [0, 1, 2, 3, 4]
     assert list(told.truth) == ["gold", "tone"]
     assert {each.shape for each in known(told)} == {(4, 5, PROMPTS)}
+    assert {name: each.shape for name, each in told.taught.items()} == dict.fromkeys(("gold", "tone"), (4, PROMPTS))
+    assert told.taught["gold"].mean(axis=1) == pytest.approx(0, abs=1e-6)
+    assert np.abs(told.taught["gold"]).max() > 1e-3
     assert np.allclose(told.truth["gold"][0], told.truth["gold"][2], atol=1e-5)  # felt alike, and so taught alike
     assert np.allclose(told.truth["tone"][1], told.truth["tone"][3], atol=1e-5)
     assert not np.allclose(told.truth["gold"][0], told.truth["gold"][1], atol=1e-3)
@@ -89,6 +93,7 @@ def test_of_labels_of_one_prompt_nothing_is_rehearsed_and_nothing_breaks(out, lo
     assert found.names() == ["noise", f"{OWN}gold"]
     assert found.rehearsed().steps == [0]
     assert all(np.isnan(each).all() and each.shape == (2, 1, PROMPTS) for each in known(found.rehearsed()))
+    assert found.rehearsed().taught["gold"].shape == (2, PROMPTS)
 
 
 @pytest.mark.parametrize("group", [False, True])
