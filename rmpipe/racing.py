@@ -1,14 +1,14 @@
 """Racing: which reward model is foretold to teach best, found by no more samples, scores and labels than that takes.
 
-Prompts come in rounds. Of each prompt's responses a few get a label, likelier those that the reward models still in
+Prompts come in rounds. Of each prompt's responses some get a label, likelier those that the reward models still in
 question disagree on; weights by the chances keep every forecast unbiased, and what the rewards tell of the labels that
 were not asked for is learnt from earlier rounds, which keeps it from wavering. After each round a reward model that is
 surely below another is dropped, and scored no more. "Surely" is said at every round and holds at all of them together:
 the intervals are confidence sequences.
 
-Rewards are `(reward models, prompts, samples)`, and `felt` and `predictor` are words of `rmpipe.foresight`. A forecast
-is a sum over a prompt's responses of the centred ground truth times a slope that the rewards say: the covariance's
-slope is the centred reward, the tilted policy's is how much likelier a response becomes. Gradients are not taken.
+Rewards are `(reward models, prompts, samples)`, and `form` and `predictor` are words of `rmpipe.foresight`. A forecast
+is a sum over a prompt's responses of the centred ground truth times a coefficient that the rewards say: the centred
+reward for the covariance, how much likelier a response becomes for the tilted policy. Gradients are not taken.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pydantic import Field
 
 from rmpipe import lot
 from rmpipe.config import Config
+from rmpipe.foresight import felt
 from rmpipe.interval import LEVEL
 from rmpipe.verdict import listed
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 Predictor = Literal["covariance", "correlation", "tilted"]
-Felt = Literal["whitened", "group"]
+Form = Literal["whitened", "group"]
 Ask = Callable[[range, tuple[str, ...]], Any]
 Label = Callable[[range, Any], Any]
 Outcome = Literal["running", "settled", "tied"]
@@ -46,8 +47,6 @@ RULES = {
     "tilted": "the tilted policy",
 }  # fmt: skip
 """What a race goes by, in words."""
-POWER = 0.8
-"""How often a pool of fixed size is to settle what the race has settled."""
 
 
 class Racing(Config):
@@ -57,6 +56,8 @@ class Racing(Config):
     """Prompts a round."""
     labels: int = Field(4, ge=2)
     """Labels a prompt, at most all its responses."""
+    responses: int = Field(4, ge=2)
+    """Responses a prompt, at most the sampling's."""
     floor: float = Field(0.5, gt=0)
     """The odds of a label where nobody disagrees, beside odds of 1 by disagreement on average."""
     fewest: int = Field(24, ge=8)
@@ -69,14 +70,18 @@ class Racing(Config):
     budget: int | None = Field(None, ge=1)
     """The most labels; None for as many as the sampling's prompts take."""
 
+    def samples(self, most: int) -> int:
+        """Responses of each prompt, of so many at most."""
+        return min(self.responses, most)
+
     def rounds(self, prompts: int, samples: int) -> list[range]:
         """Which of so many prompts each round takes, as far as the budget goes.
 
         Args:
-            samples: of each prompt.
+            samples: of each prompt, at most.
         """
         if self.budget is not None:
-            prompts = min(prompts, self.budget // min(self.labels, samples))
+            prompts = min(prompts, self.budget // min(self.labels, self.samples(samples)))
         return [range(start, min(start + self.prompts, prompts)) for start in range(0, prompts, self.prompts)]
 
 
@@ -84,48 +89,45 @@ class Racing(Config):
 
 
 @dataclass(frozen=True)
-class Slopes:
+class Coefficients:
     """How forecasts depend on the ground truth of each response, `(reward models, prompts, samples)`.
 
     Attributes:
-        slopes: a forecast is their product with the centred ground truth, summed over samples.
-        change: of the slopes, as the logarithm of the rewards' scale grows.
+        values: a forecast is their product with the centred ground truth, summed over samples.
+        change: of the values, as the logarithm of the rewards' scale grows.
         spread: `(reward models, prompts)`, each prompt's part in the square of that scale, 1 on average.
     """
 
-    slopes: Array
+    values: Array
     change: Array
     spread: Array
 
 
-def slopes(rewards: Array, predictor: Predictor, felt: Felt) -> Slopes:
-    """Rewards as RLHF feels them, as slopes.
+def coefficients(rewards: Array, predictor: Predictor, form: Form) -> Coefficients:
+    """Of rewards as RLHF feels them (`foresight.felt`).
 
-    `whitened` rewards are divided by their standard deviation over all prompts and samples so far, for the correlation
-    by that within prompts; `group` ones by that of their own prompt first. A scale so far is itself an estimate, and
-    `change` and `spread` carry its error into the intervals.
+    What whitens is the standard deviation over all prompts and samples so far; for the correlation, what is felt is
+    divided by that within prompts too. A scale so far is itself an estimate, and `change` and `spread` carry its error
+    into the intervals.
     """
-    samples = rewards.shape[2]
-    if felt == "group":
-        spread = rewards.std(axis=2, ddof=1, keepdims=True)
-        rewards = np.divide(rewards, spread, out=np.zeros_like(rewards), where=spread > 0)
-    centred = rewards - rewards.mean(axis=2, keepdims=True)
+    white, samples = np.stack([felt(each, form) for each in rewards]), rewards.shape[2]
+    centred = white - white.mean(axis=2, keepdims=True)
     if predictor == "correlation":
         parts = (centred**2).sum(axis=2) / (samples - 1)
-    elif felt == "whitened":
-        parts = ((rewards - rewards.mean(axis=(1, 2), keepdims=True)) ** 2).mean(axis=2)
     else:
-        parts = np.ones(rewards.shape[:2])
+        parts = (white**2).mean(axis=2) if form == "whitened" else np.ones(white.shape[:2])
     square = parts.mean(axis=1, keepdims=True)
-    square = np.where(square > 0, square, np.inf)
-    felt_as = centred / np.sqrt(square)[..., None]
+    spread = np.divide(parts, square, out=np.ones_like(parts), where=square > 0)
+    if predictor == "correlation":
+        scale = np.sqrt(square)[..., None]
+        centred = np.divide(centred, scale, out=np.zeros_like(centred), where=scale > 0)
     if predictor != "tilted":
-        found = felt_as / (samples - 1)
-        return Slopes(found, -found, parts / square)
-    weights = np.exp(felt_as - felt_as.max(axis=2, keepdims=True))
+        return Coefficients(centred / (samples - 1), -centred / (samples - 1), spread)
+    weights = np.exp(centred - centred.max(axis=2, keepdims=True))
     weights /= weights.sum(axis=2, keepdims=True)
-    change = weights * ((weights * felt_as).sum(axis=2, keepdims=True) - felt_as)
-    return Slopes(weights - 1 / samples, change, parts / square)
+    change = weights * ((weights * centred).sum(axis=2, keepdims=True) - centred)
+    spare = samples / (samples - 1)  # as `foresight.tilted` has it
+    return Coefficients(spare * (weights - 1 / samples), spare * change, spread)
 
 
 # -- what can be said by now ------------------------------------------------------------------------------------------
@@ -162,8 +164,10 @@ class Standing:
         names: of these.
         prompts: so far.
         values: `(names,)`, forecasts, in standard deviations of the ground truth within a prompt.
-        above: `(names, names)`, the most by which the one may be above the other.
+        above: `(names, names)`, the most by which the one may be above the other; infinite while too few labels
+            differ for that standard deviation to be known.
         left: those still in question.
+        alike: no prompt has labels that differ, so that nothing is known of anybody.
         outcome: `settled` with one left; `tied` where taking the leader loses no more than the tolerance; else
             `running`.
     """
@@ -174,6 +178,7 @@ class Standing:
     above: Array
     left: tuple[str, ...]
     outcome: Outcome
+    alike: bool = False
 
     @property
     def leader(self) -> str:
@@ -205,19 +210,18 @@ class Course:
         seed: of which responses get a label.
     """
 
-    def __init__(self, names: Sequence[str], config: Racing, predictor: Predictor, felt: Felt, seed: int):
-        self.names, self.config, self.predictor, self.felt = tuple(names), config, predictor, felt
+    def __init__(self, names: Sequence[str], config: Racing, predictor: Predictor, form: Form, seed: int):
+        self.names, self.config, self.predictor, self.form = tuple(names), config, predictor, form
         self.left, self.seed = self.names, seed
         self.rewards: dict[str, list[Array]] = {name: [] for name in names}
         self.truth: list[Array] = []  # centred within its prompt, estimated
         self.labels: list[Array] = []  # NaN where there is none
-        self.rest: list[Array] = []  # what of the labels was not expected, 0 where there is none
-        self.weights: list[Array] = []
+        self.squares: list[Array] = []  # the ground truth's variance within each prompt, estimated
 
     @property
     def error(self) -> float:
-        """Of one comparison: the best is compared with each of the others."""
-        return (1 - self.config.level) / max(1, len(self.names) - 1)
+        """Of one bound: the best is compared with each of the others, and the unit of it all is bounded too."""
+        return (1 - self.config.level) / len(self.names)
 
     def odds(self, rewards: Array) -> Array:
         """Of a label: by how much those in question differ in what they would make of a response.
@@ -226,7 +230,7 @@ class Course:
             rewards: of those in question over a round, `(left, prompts, samples)`.
         """
         seen = self._seen(self.left, rewards)
-        spread = slopes(seen, self.predictor, self.felt).slopes[:, -rewards.shape[1] :].std(axis=0)
+        spread = coefficients(seen, self.predictor, self.form).values[:, -rewards.shape[1] :].std(axis=0)
         mean = spread.mean(axis=1, keepdims=True)
         return self.config.floor + np.divide(spread, mean, out=np.ones_like(spread), where=mean > 0)
 
@@ -248,8 +252,7 @@ class Course:
         centred = expected - expected.mean(axis=1, keepdims=True)
         self.truth.append(centred + np.einsum("pjk,pk->pj", weights, rest))
         self.labels.append(labels)
-        self.rest.append(rest)
-        self.weights.append(weights)
+        self.squares.append(_squares(weights, labels))
         for name, each in zip(self.left, rewards, strict=True):
             self.rewards[name].append(each)
         found = self.standing()
@@ -280,30 +283,30 @@ class Course:
         return told
 
     def _parts(self, names: Sequence[str]) -> Array:
-        """Each prompt's part in the forecasts, `(names, prompts)`, the error of the scales in it."""
-        seen = self._seen(names)
-        how = slopes(seen, self.predictor, self.felt)
-        truth = np.concatenate(self.truth)[: seen.shape[1]]
+        """Each prompt's part in the forecasts, `(names, prompts)`, the errors of the scales and of the unit in it."""
+        seen, truth, squares = self._seen(names), np.concatenate(self.truth), np.concatenate(self.squares)
+        how = coefficients(seen, self.predictor, self.form)
         drift = (how.change * truth).sum(axis=2).mean(axis=1, keepdims=True)
-        parts: Array = (how.slopes * truth).sum(axis=2) + drift * (how.spread - 1) / 2
-        return parts
+        parts: Array = ((how.values * truth).sum(axis=2) + drift * (how.spread - 1) / 2) / self.unit()
+        return parts - parts.mean(axis=1, keepdims=True) * (squares / squares.mean() - 1) / 2
 
     def unit(self) -> float:
-        """The ground truth's standard deviation within a prompt, estimated from its labels."""
-        return math.sqrt(self._variance(np.nan_to_num(np.concatenate(self.labels))))
+        """The ground truth's standard deviation within a prompt, estimated; 0 where no prompt's labels differ."""
+        return math.sqrt(np.concatenate(self.squares).mean())
 
-    def _variance(self, values: Array) -> float:
-        """Variance within a prompt, from what is known of those that have a label."""
-        squares = np.einsum("pj,pjk,pk->p", values, np.concatenate(self.weights), values)
-        return float(squares.mean() / (values.shape[1] - 1))
+    def _surely(self) -> bool:
+        """Whether that is surely above 0. While few labels differ it is not, and a mean of few is far from normal."""
+        squares = np.concatenate(self.squares)
+        return bool(squares.mean() > squares.std(ddof=1) * boundary(len(squares), self.error))
 
     def standing(self) -> Standing:
         """What can be said by now of those in question."""
-        parts, unit = self._parts(self.left), self.unit() or math.inf
-        values, prompts = parts.mean(axis=1) / unit, parts.shape[1]
-        if prompts < self.config.fewest:
-            return Standing(self.left, prompts, values, np.full((len(values),) * 2, math.inf), self.left, "running")
-        above = values[:, None] - values + _apart(parts) * boundary(prompts, self.error) / unit
+        prompts, count, alike = sum(map(len, self.truth)), len(self.left), self.unit() == 0
+        parts = np.zeros((count, prompts)) if alike else self._parts(self.left)
+        values, above = parts.mean(axis=1), np.full((count, count), math.inf)
+        if prompts < self.config.fewest or not self._surely():
+            return Standing(self.left, prompts, values, above, self.left, "running", alike)
+        above = values[:, None] - values + _apart(parts) * boundary(prompts, self.error)
         left = tuple(name for name, row in zip(self.left, above, strict=True) if not (row < -ROUNDING).any())
         found = Standing(self.left, prompts, values, above, left, "settled" if len(left) == 1 else "running")
         within = found.outcome == "running" and found.loss() <= self.config.tolerance + ROUNDING
@@ -316,32 +319,17 @@ class Course:
         told = {"prompts": len(labels), "samples": labels.size, "labels": int(np.isfinite(labels).sum())}
         return told | {"scored": sum(scored.values()), "scored_by": scored}
 
-    def uniform(self, winner: str) -> int:
-        """Prompts of a pool of fixed size, all scored by all and all labelled, that would settle as much.
 
-        As many as tell the winner, to within the tolerance, from each of the others, at the same level, `POWER` of the
-        time, were it known beforehand how many that takes. What labels that were not asked for add to the variance is
-        taken out, what the rewards do not tell of the ground truth being taken as equally large within a prompt. A race
-        ends when a gap happens to look large, so that pools are told rather too small than too large.
-        """
-        from scipy.special import ndtri
+def _squares(weights: Array, labels: Array) -> Array:
+    """Variance within each prompt, `(prompts,)`, from what is known of pairs: exactly 0 where its labels are alike.
 
-        reach, most = ndtri(1 - self.error) + ndtri(POWER), self.config.fewest
-        for name in (name for name in self.names if name != winner):
-            parts = self._parts((winner, name))
-            gap = (parts[0] - parts[1]).mean() / self.unit() + self.config.tolerance
-            variance = (_apart(parts)[0, 1] ** 2 - self._wasted((winner, name))) / self.unit() ** 2
-            most = max(most, math.ceil(variance * (reach / gap) ** 2)) if gap > 0 else most
-        return most
-
-    def _wasted(self, names: tuple[str, str]) -> float:
-        """Variance of a prompt's part in the difference of two forecasts that comes of labels not asked for."""
-        seen = self._seen(names)
-        apart = np.subtract(*slopes(seen, self.predictor, self.felt).slopes)
-        rest, weights = (np.concatenate(each)[: len(apart)] for each in (self.rest, self.weights))
-        own = np.einsum("pj,pjk,pk->p", rest, weights, rest) / (rest.shape[1] - 1)
-        more = (np.einsum("pjk,pj->pk", weights, apart) ** 2).sum(axis=1) - (apart**2).sum(axis=1)
-        return float((own * more).mean())
+    Args:
+        weights: of `lot.weights`.
+        labels: `(prompts, samples)`, NaN where there is none.
+    """
+    apart = np.nan_to_num(labels[:, :, None] - labels[:, None, :])
+    found: Array = -(weights * apart**2).sum(axis=(1, 2)) / (2 * (labels.shape[1] - 1))
+    return found
 
 
 def race(course: Course, rounds: Sequence[range], ask: Ask, label: Label) -> Iterator[Standing]:
@@ -361,42 +349,41 @@ def race(course: Course, rounds: Sequence[range], ask: Ask, label: Label) -> Ite
             return
 
 
-def answer(course: Course, last: Standing) -> dict[str, Any]:
+def answer(course: Course, last: Standing, pool: tuple[int, int]) -> dict[str, Any]:
     """How a race ended, as JSON holds it, in a sentence too.
 
     Args:
         last: what could be said after the last round.
+        pool: prompts, and samples of each, that a forecast without a race takes, which scores and labels all.
     """
-    config, spent = course.config, course.spent()
-    outcome = "open" if last.outcome == "running" else last.outcome
-    prompts = None if outcome == "open" else course.uniform(last.leader)
-    samples = spent["samples"] // spent["prompts"]
-    uniform = None if prompts is None else {
-        "prompts": prompts, "samples": prompts * samples, "labels": prompts * samples,
-        "scored": prompts * samples * len(course.names),
-    }  # fmt: skip
-    loss = last.loss()
+    config, loss, samples = course.config, last.loss(), math.prod(pool)
     told: dict[str, Any] = {
-        "outcome": outcome, "winner": last.leader, "left": list(last.left), "forecast": float(last.values.max()),
+        "outcome": "open" if last.outcome == "running" else last.outcome,
+        "winner": None if last.alike else last.leader, "left": list(last.left), "forecast": float(last.values.max()),
         "loss": loss if math.isfinite(loss) else None, "level": config.level, "tolerance": config.tolerance,
-        "predictor": course.predictor, "felt": course.felt, "spent": spent, "uniform": uniform,
+        "predictor": course.predictor, "felt": course.form, "spent": course.spent(),
+        "pool": {"prompts": pool[0], "samples": samples, "labels": samples, "scored": samples * len(course.names)},
     }  # fmt: skip
     return told | {"sentence": _sentence(told)}
 
 
 def _sentence(told: dict[str, Any]) -> str:
     """What a race supports, and what it cost."""
-    winner, spent, pool, by = told["winner"], told["spent"], told["uniform"], f"by {RULES[told['predictor']]}"
-    others = [name for name in told["left"] if name != winner]
-    alike = f"{listed([winner, *others])} are not told apart {by}"
-    lost = "" if told["loss"] is None else f"; taking {winner} loses at most {told['loss']:.2f} sd"
-    said = {
-        "settled": f"{winner} is foretold to teach best {by}",
-        "tied": f"{alike}{lost}",
-        "open": f"Not settled: {alike}{lost}",
-    }[told["outcome"]]
+    spent, pool = told["spent"], told["pool"]
     cost = f"{spent['samples']:,} samples, {spent['labels']:,} labels and {spent['scored']:,} scores"
-    if pool is None:
-        return f"{said}, after {cost}."
-    against = f"{pool['samples']:,}, {pool['labels']:,} and {pool['scored']:,}"
-    return f"{said}, after {cost}; a pool of fixed size, all scored and labelled, would take about {against}."
+    whole = f"a forecast without a race takes {pool['samples']:,}, {pool['labels']:,} and {pool['scored']:,}"
+    return f"{_said(told)}, after {cost}; {whole}."
+
+
+def _said(told: dict[str, Any]) -> str:
+    """What a race supports."""
+    winner, by = told["winner"], f"by {RULES[told['predictor']]}"
+    if winner is None:
+        return "Not settled: the labels of each prompt are all alike, so that they tell nothing of any reward model"
+    if told["outcome"] == "settled":
+        return f"{winner} is foretold to teach best {by}"
+    alike = f"{listed([winner, *(name for name in told['left'] if name != winner)])} are not told apart {by}"
+    lost = f"taking {winner} loses at most {told['loss']:.2f} sd" if told["loss"] is not None else (
+        f"there are too few labels to say what taking {winner} may lose"
+    )  # fmt: skip
+    return f"{alike}; {lost}" if told["outcome"] == "tied" else f"Not settled: {alike}; {lost}"

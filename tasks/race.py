@@ -10,23 +10,26 @@ from typing import Any
 from rmpipe import engine, racing
 from rmpipe.artifact import Prompts, Race, RewardModel, Weights
 from rmpipe.config import StudyError, digest
-from rmpipe.racing import Course, Felt, Predictor, Racing
+from rmpipe.racing import Course, Form, Predictor, Racing
 from rmpipe.store import write_whole
 from rmpipe.study import Sampling
 from tasks.derive import scorer_of
 from tasks.execution import Log
 from tasks.stage import stage
 
+OUT = "leave it out of the race"
+ANOTHER = "a race needs each label that it asks for; name another ground_truth, or label a pool: --to-label FILE"
 
-@stage(version=1, retry=(ConnectionError, TimeoutError))
+
+@stage(version=2, retry=(ConnectionError, TimeoutError))
 def race(
-    config: Racing, sampling: Sampling, predictor: Predictor, felt: Felt, policy: Weights,
+    config: Racing, sampling: Sampling, predictor: Predictor, felt: Form, policy: Weights,
     teachers: dict[str, RewardModel], truth: RewardModel, preferences: Prompts, seed: int, *, out: Path, log: Log,
 ) -> Race:  # fmt: skip
     """Draw samples in rounds, score them by the reward models still in question, and label those that tell most.
 
     Args:
-        sampling: its prompts are the most that are drawn.
+        sampling: its prompts and responses are the most that are drawn.
         predictor: what ranks the reward models, of `rmpipe.racing`; `rmpipe.forecast.formula` without gradients.
         felt: the rewards that the algorithm feels.
         truth: what labels; it is asked of the chosen responses alone.
@@ -38,9 +41,11 @@ def race(
     import pandas as pd
 
     names, prompts = (part[: sampling.prompts] for part in preferences.prompts(sampling.split))
-    rounds = _rounds(config, len(prompts), sampling.responses, len(teachers))
+    pool = (len(prompts), sampling.responses)
+    how = sampling.model_copy(update={"responses": config.samples(sampling.responses)})
+    rounds = _rounds(config, len(prompts), how.responses, len(teachers))
     course = Course(list(teachers), config, predictor, felt, seed)
-    asked = Asked(sampling, policy, teachers, truth, prompts, seed, log.scratch)
+    asked = Asked(how, policy, teachers, truth, prompts, seed, log.scratch)
     rows: list[dict[str, Any]] = []
     for number, found in enumerate(racing.race(course, rounds, asked.rewards, asked.labels)):
         spent = course.spent()
@@ -52,7 +57,7 @@ def race(
         log.metrics({"in_question": float(len(found.left)), "labels": float(spent["labels"])}, number)
         log.progress(rounds[number].stop, len(prompts))
     pd.DataFrame(rows).to_parquet(out / "rounds.parquet", index=False)
-    answer = racing.answer(course, found)
+    answer = racing.answer(course, found, pool)
     (out / "race.json").write_text(json.dumps(answer | {"prompt_ids": names[: found.prompts]}, indent=1))
     spent = {name: float(answer["spent"][name]) for name in ("samples", "labels", "scored")}
     return Race.at(out, answer["sentence"], **spent, left=float(len(found.left)))
@@ -99,7 +104,7 @@ class Asked:
             own = int(digest([self.seed, part.start], 8), 16)  # the same again would tell the same luck each round
             drawn = engine.draw(self.policy, asked, self.sampling, seed=own)
             texts = [(prompt, text) for prompt, item in zip(asked, drawn, strict=True) for text in item.responses]
-            told = {name: _scored(self.teachers[name], texts) for name in left}
+            told = {name: _scored(self.teachers[name], texts, OUT) for name in left}
             write_whole(file, json.dumps({"texts": texts, "rewards": told}))
         told = json.loads(file.read_text())["rewards"]
         return np.array([told[name] for name in left], dtype=np.float64).reshape(len(left), len(part), -1)
@@ -111,7 +116,8 @@ class Asked:
         file = self._file(part, "labels")
         if not file.exists():
             texts = json.loads(self._file(part).read_text())["texts"]
-            write_whole(file, json.dumps(_scored(self.truth, [texts[at] for at in np.flatnonzero(mask)])))
+            chosen = [texts[at] for at in np.flatnonzero(mask)]
+            write_whole(file, json.dumps(_scored(self.truth, chosen, ANOTHER)))
         found = np.full(mask.shape, np.nan)
         found[mask] = json.loads(file.read_text())
         return found
@@ -120,8 +126,11 @@ class Asked:
         return self.scratch / f"{kind}-{part.start:09d}.json"
 
 
-def _scored(reward_model: RewardModel, texts: Sequence[Any]) -> list[float]:
+def _scored(reward_model: RewardModel, texts: Sequence[Any], remedy: str) -> list[float]:
     """Rewards of prompts with responses.
+
+    Args:
+        remedy: for one that cannot tell.
 
     Raises:
         StudyError: of one it cannot tell.
@@ -132,5 +141,5 @@ def _scored(reward_model: RewardModel, texts: Sequence[Any]) -> list[float]:
     rewards = np.asarray(told, dtype=np.float64)
     if not np.isfinite(rewards).all():
         unread = f"of {int((~np.isfinite(rewards)).sum())} of {rewards.size} responses it cannot tell"
-        raise StudyError(f"{reward_model.address}: {unread}; leave it out of the race")
+        raise StudyError(f"{reward_model.address}: {unread}; {remedy}")
     return [float(each) for each in rewards]

@@ -32,7 +32,9 @@ class Asking:
     def draw(self, policy, prompts, sampling, *, seed):
         self.drawn += prompts
         return [
-            SimpleNamespace(responses=[f"{each:.6f}" for each in self.random(prompt, seed).normal(size=8)])
+            SimpleNamespace(
+                responses=[f"{each:.6f}" for each in self.random(prompt, seed).normal(size=sampling.responses)]
+            )
             for prompt in prompts
         ]
 
@@ -64,10 +66,10 @@ def prompts():
     return SimpleNamespace(prompts=lambda split: (ids, texts))
 
 
-def raced(out, log, prompts, *, teachers=None, sampling=None, **told):
+def raced(out, log, prompts, *, teachers=None, sampling=None, truth=None, **told):
     teachers = teachers or {"good": model("good", 0.9), "fair": model("fair", 0.7), "bad": model("bad", -0.5)}
     how = Sampling(responses=8) if sampling is None else sampling
-    truth = model("truth", 1.0)
+    truth = truth or model("truth", 1.0)
     race.function(Racing(**told), how, "correlation", "whitened", None, teachers, truth, prompts, 1, out=out, log=log)
     return pd.read_parquet(out / "rounds.parquet"), json.loads((out / "race.json").read_text())
 
@@ -79,7 +81,7 @@ def test_a_row_a_round_and_reward_model_says_how_it_stands_and_what_was_spent(ou
     assert table.groupby("round")["reward_model"].apply(list)[0] == ["good", "fair", "bad"]
     last = table[table["round"] == table["round"].max()]
     assert last["labels"].iloc[0] == answer["spent"]["labels"] == asking.scored["truth"]
-    assert last["samples"].iloc[0] == answer["spent"]["samples"] == 8 * len(asking.drawn)
+    assert last["samples"].iloc[0] == answer["spent"]["samples"] == 4 * len(asking.drawn)
     told = {name: count for name, count in asking.scored.items() if name != "truth"}
     assert answer["spent"]["scored_by"] == told
     assert asking.scored["bad"] <= asking.scored["good"]
@@ -90,6 +92,21 @@ def test_a_row_a_round_and_reward_model_says_how_it_stands_and_what_was_spent(ou
 def test_only_the_chosen_responses_are_labelled(out, log, prompts, asking):
     _, answer = raced(out, log, prompts, labels=3)
     assert asking.scored["truth"] == 3 * answer["spent"]["prompts"]
+
+
+def test_fewer_responses_than_the_sampling_has_are_drawn_where_they_are_asked_for(out, log, prompts, asking):
+    _, answer = raced(out, log, prompts, responses=5, labels=3)
+    spent = answer["spent"]
+    assert (spent["samples"], spent["labels"]) == (5 * spent["prompts"], 3 * spent["prompts"])
+    assert asking.scored["good"] == spent["samples"]
+    assert answer["pool"] == {"prompts": PROMPTS, "samples": 320, "labels": 320, "scored": 960}
+
+
+def test_labels_that_are_all_alike_are_said_to_be(out, log, prompts, asking):
+    table, answer = raced(out, log, prompts, truth=model("truth", 0.0, np.inf))
+    assert (answer["outcome"], answer["winner"], answer["spent"]["prompts"]) == ("open", None, PROMPTS)
+    assert set(table["forecast"]) == {0.0}
+    assert "the labels of each prompt are all alike" in answer["sentence"]
 
 
 def test_a_killed_race_goes_on_from_the_rounds_it_had(out, log, prompts, asking, monkeypatch):
@@ -116,9 +133,9 @@ def test_a_killed_race_goes_on_from_the_rounds_it_had(out, log, prompts, asking,
 
 def test_no_more_labels_are_asked_for_than_may_be_spent(out, log, prompts, asking):
     twins = {"good": model("good", 0.9), "fair": model("fair", 0.89)}
-    _, answer = raced(out, log, prompts, teachers=twins, budget=100, tolerance=0)
+    _, answer = raced(out, log, prompts, teachers=twins, budget=60, labels=2, tolerance=0)
     assert answer["outcome"] == "open"
-    assert asking.scored["truth"] == 100
+    assert asking.scored["truth"] == 60
 
 
 @pytest.mark.parametrize(
@@ -127,7 +144,14 @@ def test_no_more_labels_are_asked_for_than_may_be_spent(out, log, prompts, askin
         ({"sampling": Sampling(responses=8, prompts=20)}, r"^sampling\.prompts: 20, and nothing .* 24 prompts with 96"),
         ({"budget": 90}, r"^racing\.budget: 90, and nothing is decided before 24 .* raise it, or lower racing\.labels"),
         ({"teachers": {"good": model("good", 1)}}, r"^reward_models: 1 to race"),
-        ({"teachers": {"a": model("a", 1), "b": model("score/b", 1, np.nan)}}, r"^score/b: of 64 of 64 responses"),
+        (
+            {"teachers": {"a": model("a", 1), "b": model("score/b", 1, np.nan)}},
+            r"^score/b: of 32 of 32 .*; leave it out",
+        ),
+        (
+            {"truth": model("score/t", 1, np.nan)},
+            r"^score/t: of 32 of 32 .* name another ground_truth, or label a pool",
+        ),
     ],
 )
 def test_what_can_decide_nothing_is_refused(out, log, prompts, asking, told, said):
