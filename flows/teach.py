@@ -30,7 +30,7 @@ from rmpipe.artifact import (
 )
 from rmpipe.forecast import LABELS, Formula, formula
 from rmpipe.mending import Sieved
-from rmpipe.rehearsal import recipe
+from rmpipe.recipe import recipe
 from rmpipe.reward import Kind
 from rmpipe.teaching import Teaching
 from tasks.align import align
@@ -100,9 +100,11 @@ def foresee(study: Teaching, branches: Mapping[int, Lesson], cells: list[dict[st
     paid = [cell for cell in cells if cell["reward_model"] in study.foresight.calibrate]
     rlhf = {name: study.algorithms[name].steps * study.algorithms[name].responses_per_step for name in said}
     truths = list(dict.fromkeys(truth for seed, policy in places for truth in branches[seed].labels(policy)))
-    about = {"study": study.name, "ground_truth": study.ground_truth, "truths": truths, "rlhf": rlhf}
+    about: dict[str, Any] = {"study": study.name, "ground_truth": study.ground_truth, "truths": truths, "rlhf": rlhf}
+    about |= {"first_seed": True} if study.foresight.labels is not None and len(study.seeds) > 1 else {}
     return forecast(
-        study.foresight, cells, {name: vars(each) for name, each in said.items()}, about, rewards, labels,
+        study.foresight, cells, {name: vars(each) for name, each in said.items()}, about,
+        {pool(*place): branches[place[0]].foreseen(place[1]) for place in places}, rewards, labels,
         gradients, rehearsals, sifted, paid, [branches[cell["seed"]].taught(cell) for cell in paid] or None,
     )  # fmt: skip
 

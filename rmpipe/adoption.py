@@ -9,7 +9,6 @@ and with the remedy.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from rmpipe.table import Row, check_form, checked, once_each, read
 
 TRUTH = "truth"
 """What the rewards of a ground truth are called, unless it is said."""
+LARGEST = 1e30
+"""What a number may be, above and below 0."""
 KEPT = ("id", "prompt", "responses", "tokens")
 
 
@@ -176,7 +177,7 @@ def number_of(field: str, value: Any) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise StudyError(f"{field}: expected a number, got {_kind(value)}; mend the row, with 1 and 0 for yes and no")
-    if not math.isfinite(value):
+    if not abs(value) <= LARGEST:  # squares of larger ones are no numbers
         raise StudyError(f"{field}: {value}, which no mean could have; leave the row out, or score it again")
     return float(value)
 

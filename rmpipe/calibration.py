@@ -37,10 +37,10 @@ class Calibrator:
         """The gain, mean over seeds."""
         return float(np.mean([np.mean(each) for each in self.gains]))
 
-    def draws(self, count: int) -> NDArray[np.float64]:
-        """The gain in as many resamples of the held-out prompts, (count,); the same ones for every calibrator."""
-        each = [resamples(len(gain), count, seed) @ gain / len(gain) for seed, gain in enumerate(self.gains)]
-        return np.mean(each, axis=0)
+    def resampled(self, draws: int) -> NDArray[np.float64]:
+        """The gain of the first seed, of as many prompts drawn anew as there are, (draws,)."""
+        gain = self.gains[0]
+        return resamples(len(gain), draws, seed=1) @ gain / len(gain)  # other prompts than the forecast's
 
 
 def slope(gains: Sequence[ArrayLike], forecasts: Sequence[ArrayLike]) -> NDArray[np.float64]:
@@ -56,6 +56,32 @@ def slope(gains: Sequence[ArrayLike], forecasts: Sequence[ArrayLike]) -> NDArray
     y, x = np.asarray(gains, dtype=np.float64), np.asarray(forecasts, dtype=np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return (x * y).sum(axis=0) / (x**2).sum(axis=0)
+
+
+def slopes(
+    calibrators: Sequence[Calibrator], forecasts: Sequence[float], drawn: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:  # fmt: skip
+    """The slope as it might have been too, (draws,).
+
+    With two seeds or more it is Student's over the slopes of the seeds, as intervals over seeds are everywhere else;
+    what is common to a seed moves all calibrators. One seed does not say how far seeds differ: its held-out prompts
+    alone are resampled, the same ones for all.
+
+    Args:
+        calibrators: one or more.
+        forecasts: theirs.
+        drawn: theirs, as they might have been too, (draws,).
+    """
+    seeds = min(len(each.gains) for each in calibrators)
+    if seeds == 1:
+        return slope([each.resampled(len(drawn[0])) for each in calibrators], drawn)
+    from scipy.special import stdtrit
+
+    each = np.array([slope([float(np.mean(one.gains[seed])) for one in calibrators], forecasts)
+                     for seed in range(seeds)])  # fmt: skip
+    chances = (np.random.default_rng(0).permutation(len(drawn[0])) + 0.5) / len(drawn[0])
+    noise = stdtrit(seeds - 1, chances) * each.std(ddof=1) / np.sqrt(seeds)
+    return slope([[one.value()] for one in calibrators], drawn) + noise
 
 
 def course(calibrators: Mapping[str, Calibrator]) -> tuple[list[int], list[float]] | None:

@@ -12,18 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rmpipe.calibration import Calibrator, course, slope
+from rmpipe.calibration import Calibrator, course, slope, slopes
 from rmpipe.foreseeing import Foreseeing
-from rmpipe.foresight import Felt, resamples
+from rmpipe.foresight import Felt, resamples, shown
 from rmpipe.interval import of_draws
 from rmpipe.ranking import places
-from rmpipe.rehearsal import unfollowed
+from rmpipe.recipe import unfollowed
 from rmpipe.reinforcement import Algorithm
 from rmpipe.study import Drawing
+from rmpipe.verdict import listed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,13 +34,19 @@ if TYPE_CHECKING:
 
 Rule = Literal["tilted", "ip_free", "correlation"]
 Proxy = Literal["rehearsed_proxy", "tilted_proxy", "variance"]
-PREDICTORS = ("rule", "tilted", "ip", "ip_free", "covariance", "correlation", "variance", "accuracy_on", "proxy")
-"""What is told of each reward model beside its forecast: `rule` is of the first step, and `proxy` needs no label."""
+PREDICTORS = {
+    "rule": "the rule of the first step", "tilted": "tilted policy", "ip": "inner product of gradients",
+    "ip_free": "inner product, free of scale", "covariance": "covariance", "correlation": "correlation",
+    "variance": "reward variance", "accuracy_on": "on-policy accuracy", "proxy": "the formula without labels",
+}  # fmt: skip
+"""What is told of each reward model beside its forecast, in words: `rule` is of the first step, and `proxy` needs no
+label."""
 ROUNDING = 1e-9
 """Forecasts that differ by no more are alike."""
 LABELS = "labels"
 """What the ground truth is called that somebody's own labels stand for."""
 PLACE = ("truth", "policy", "algorithm")
+UNSCALED = "gains are not scaled"
 
 
 @dataclass(frozen=True)
@@ -113,46 +121,50 @@ class Candidate:
 
     Attributes:
         about: reward_model, kind, trained.
-        terms: of its rewards, by seed.
+        terms: of its rewards as they are felt, by seed.
+        plain: of its whitened rewards, however they are felt, by seed.
         course: its rehearsed gain, `{"steps", "gain"}`; None where nothing is rehearsed.
         refused: why nothing is foretold of it; "" where nothing forbids it.
     """
 
     about: dict[str, Any]
     terms: Mapping[int, Terms]
+    plain: Mapping[int, Terms]
     course: dict[str, Any] | None = None
     refused: str = ""
 
 
 def foretold(
     place: Mapping[str, str], said: Formula, candidates: Sequence[Candidate], own: Mapping[int, Terms],
-    config: Foreseeing, calibrators: Mapping[str, Calibrator] | None = None,
+    prompts: Mapping[int, Sequence[str]], config: Foreseeing, calibrators: Mapping[str, Calibrator] | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Rows of one truth, policy and algorithm, the best first, with ranks, ties and refusals.
 
     Intervals are bootstraps over prompts; a resample is the same for all reward models, so that what is common to them
-    does not part them.
+    does not part them, and draws a prompt in every seed that has it.
 
     Args:
         place: truth, policy, algorithm.
         own: terms of the ground truth's own rewards, by seed.
-        calibrators: what came of RLHF on some of them, by name.
+        prompts: all of them, by seed, those that do not count too.
+        calibrators: what came of RLHF on some of them, by name; None where none was asked for.
 
     Returns:
         rows with `place`, about, rank, not_told_from, forecast (`{"value", "low", "high"}`, share of what the ground
         truth itself would teach; None where refused), refused, each of `PREDICTORS` and, where it is rehearsed or
-        calibrated, `gain_foretold` (standard deviations of the ground truth) and `curve_foretold`, `{"steps", "gain"}`.
+        calibrated, `gain_foretold` (standard deviations of the ground truth) and `curve_foretold`, `{"steps", "gain"}`;
+        with calibrators `scaling` too, in words: by what gains are scaled, or why by nothing.
     """
-    weights = {seed: resamples(terms.prompts, config.draws, seed) for seed, terms in own.items()}
+    weights = _resamples({seed: [prompts[seed][row] for row in own[seed].kept] for seed in own}, config.draws)
     whole = _refused_whole(said, own, weights, config)
     found = [_Row(place, said, each, own, weights, whole, config) for each in candidates]
     known = sorted((row for row in found if not row.refused), key=lambda row: -row.value)
-    _calibrate(known, calibrators or {}, config)
+    scaling = {} if calibrators is None else {"scaling": _calibrate(known, calibrators, config)}
     rows = [
-        row.told() | {"rank": label, "not_told_from": [other.name for other in unsure]}
+        row.told() | scaling | {"rank": label, "not_told_from": [other.name for other in unsure]}
         for row, label, unsure in places(known, lambda a, b: _low(a.draws - b.draws) > ROUNDING)
     ]
-    return rows + [row.told() | {"rank": "?", "not_told_from": []} for row in found if row.refused]
+    return rows + [row.told() | scaling | {"rank": "?", "not_told_from": []} for row in found if row.refused]
 
 
 class _Row:
@@ -180,22 +192,31 @@ class _Row:
         row = self.place | self.candidate.about | {"formula": self.said.predictor, "refused": self.refused or None}
         row["forecast"] = None if self.refused else of_draws(self.value, self.draws).json()
         names = {name: {"proxy": self.said.proxy, "rule": self.said.rule}.get(name, name) for name in PREDICTORS}
-        return row | {key: self._number(name) for key, name in names.items()} | self.gain
+        return row | {name: self._number(name, of) for name, of in names.items()} | self.gain
 
-    def _number(self, name: str) -> dict[str, Any] | None:
-        value = _mean(self.candidate.terms, name)
-        return of_draws(value, _mean(self.candidate.terms, name, self.weights)).json()
+    def _number(self, name: str, of: str) -> dict[str, Any] | None:
+        terms = self.candidate.plain if name in ("covariance", "correlation", "variance") else self.candidate.terms
+        return of_draws(_mean(terms, of), _mean(terms, of, self.weights)).json()
 
 
-def _calibrate(rows: Sequence[_Row], calibrators: Mapping[str, Calibrator], config: Foreseeing) -> None:
-    """Gains and curves in reward units, where the runs that were paid for tell how far a step goes."""
+def _calibrate(rows: Sequence[_Row], calibrators: Mapping[str, Calibrator], config: Foreseeing) -> str:
+    """Gains and curves in reward units, where the runs that were paid for tell how far a step goes.
+
+    Returns:
+        in words, by what they are scaled, or why by nothing.
+    """
+    if not calibrators:
+        return f"{UNSCALED}: the grid has no RLHF on {listed(list(config.calibrate))} here"
     paid = [row for row in rows if row.name in calibrators]
     if not paid:
-        return
+        return f"{UNSCALED}: nothing is foretold of {listed(list(calibrators))}"
     told = [calibrators[row.name] for row in paid]
-    drawn = slope([each.draws(config.draws) for each in told], [row.draws for row in paid])
+    names, seeds = listed([row.name for row in paid]), min(len(each.gains) for each in told)
+    over = "one seed's prompts" if seeds == 1 else f"{seeds} seeds"
+    hold = "do not hold" if seeds == 1 else "hold"
+    drawn = slopes(told, [row.value for row in paid], [row.draws for row in paid])
     if not _low(drawn) > 0:
-        return
+        return f"{UNSCALED}: what RLHF on {names} gained is not told from nothing over {over}"
     value = slope([each.value() for each in told], [row.value for row in paid])
     shape = course({row.name: calibrators[row.name] for row in paid})
     for row in rows:
@@ -207,6 +228,14 @@ def _calibrate(rows: Sequence[_Row], calibrators: Mapping[str, Calibrator], conf
             row.gain["curve_foretold"] = known | {"gain": [scale * each for each in known["gain"]]}
         elif shape is not None:
             row.gain["curve_foretold"] = {"steps": shape[0], "gain": [gain * share for share in shape[1]]}
+    return f"gains are scaled by what RLHF on {names} did gain over {over}; their intervals {hold} how far seeds differ"
+
+
+def _resamples(prompts: Mapping[int, Sequence[str]], draws: int) -> dict[int, NDArray[np.float64]]:
+    """How often each prompt of each seed is in each resample, `(draws, prompts)`."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(chain.from_iterable(prompts.values())))}
+    drawn = resamples(len(places), draws)
+    return {seed: drawn[:, [places[prompt] for prompt in mine]] for seed, mine in prompts.items()}
 
 
 def _mean(terms: Mapping[int, Terms], name: str, weights: Mapping[int, NDArray[np.float64]] | None = None) -> Any:
@@ -246,7 +275,11 @@ def _refused(said: Formula, candidate: Candidate, config: Foreseeing) -> str:
     share = {"tilted": "ess", "rehearsed": "rehearsed_ess"}.get(said.predictor)
     if share is not None:
         rest = float(_mean(candidate.terms, share))
-        if rest < config.least_share:
-            told = f"what it makes of the policy rests on {rest:.0%} of the samples, less than {config.least_share:.0%}"
-            return f"{told}; draw more responses a prompt, or lower foresight.least_share"
+        samples = round(np.mean([terms.labels / terms.prompts for terms in candidate.terms.values()]))
+        if rest < (least := shown(config.least_share, samples)):
+            told = f"the policy that it makes rests on {rest * samples:.2f} of {samples} samples a prompt, of which"
+            told = f"{told} {least * samples:.2f} are the least (foresight.least_share = {config.least_share:g})"
+            shorter = said.predictor == "rehearsed"
+            mend = "foretell fewer or smaller steps" if shorter else "take outliers off its rewards"
+            return f"{told}; {mend}, or lower that"
     return ""

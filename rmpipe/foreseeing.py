@@ -26,8 +26,9 @@ class Foreseeing(Config):
     differentiating: Differentiating = Differentiating()
     fewest: int = Field(10, ge=2)
     """Prompts with two labelled responses below which nothing is foretold."""
-    least_share: float = Field(0.25, ge=0, le=1)
-    """Effective sample size, as a share of the samples, below which a tilted policy is not believed."""
+    least_share: float = Field(0.1, gt=0, le=1)
+    """Effective sample size, as a share of the samples if these were many, below which a policy has gone too far from
+    them to be told of by them."""
     calibrate: tuple[str, ...] = ()
     """Reward models whose RLHF may be paid for, one or two: forecasts of the others are then gains in reward units."""
     draws: int = Field(1000, ge=100)

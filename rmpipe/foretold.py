@@ -9,23 +9,23 @@ from typing import Any
 from rmpipe.forecast import LABELS, PLACE, PREDICTORS
 from rmpipe.verdict import WIDTH, columns, estimate, listed
 
-UNIT = (
-    "Forecasts are shares of what the ground truth itself would teach: 1.00 is as much, below 0 the ground truth falls."
-    " Gains are in its standard deviations under the initial policy."
-)
+UNIT = "Forecasts are shares of what {whose} would teach as a reward: 1.00 is as much, below 0 the ground truth falls."
+GAIN = " Gains are in its standard deviations under the initial policy."
+ORDER = "No gains are told, since pairs tell an order and no distances: standard deviations of them mean nothing."
 REHEARSED = (
     "A rehearsal holds near the initial policy: what lies far from it, where a reward is over-optimised, its samples"
-    " do not show. Its intervals are over prompts, with the learnt path held as it is, so that reward models are told"
-    " apart a little too easily (for a difference of two they are 0.88 to 0.94 as wide as they should be), and do not"
-    " know how far the formula itself may be wrong."
+    " do not show. Its intervals are over the prompts that it is told of and that teach, too wide rather than too"
+    " narrow where these are few, and do not know how far the formula itself may be wrong."
 )
 FIRST = (
     "A rule is of the first steps: it tells who starts fastest, not how far anybody gets, and rests on samples of the"
     " initial policy."
 )
-PAID = "Gains are in standard deviations of the ground truth, scaled by what RLHF on {paid} did gain."
 SHOWN = {"gain_foretold": "gain", "correlation": "corr.", "covariance": "cov.", "variance": "variance"}
 """What the table has beside the forecast."""
+FIRST_SEED = "Labels of your own are of each policy's first seed: of its others nothing is foretold."
+PAID = "paid for"
+"""In the place of a gain that was not foretold: RLHF of it scales the others' gains."""
 
 
 def groups(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -36,15 +36,32 @@ def groups(rows: Iterable[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return list(found.values())
 
 
+def candidates(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of one place whom something is foretold of; the ground truth itself, foretold 1, is nobody to choose."""
+    return [row for row in rows if row["forecast"] and row["reward_model"] != row["truth"]]
+
+
 def sentences(answer: dict[str, Any]) -> list[str]:
     """Who is foretold to teach best, who is not told apart, what is refused and why, and what it rests on."""
     several = len({row["truth"] for row in answer["rows"]}) > 1
     said = [_first(rows, several) for rows in groups(answer["rows"])]
     said += [f"{name}: {each['why']}." for name, each in answer["formulas"].items()]
-    paid = [PAID.format(paid=listed(answer["paid"]))] if any("calibrates" in row for row in answer["rows"]) else []
     rehearsed = {each["predictor"] == "rehearsed" for each in answer["formulas"].values()}
     limits = [text for text, there in ((REHEARSED, True), (FIRST, False)) if there in rehearsed]
-    return [*said, *paid, _spent(answer["spent"]), *limits]
+    order = [ORDER] if answer.get("pairs") else []
+    order += [FIRST_SEED] if answer.get("first_seed") else []
+    return [*said, *order, *_scaled(answer["rows"], several), _spent(answer["spent"]), *limits]
+
+
+def _scaled(rows: Iterable[dict[str, Any]], several: bool) -> list[str]:
+    """By what gains are scaled, or why by nothing: once for all places of which the same is true."""
+    where: dict[str, list[str]] = {}
+    for mine in groups(rows):
+        if "scaling" in mine[0]:
+            where.setdefault(mine[0]["scaling"], []).append(_where(mine[0], several))
+    if len(where) == 1:
+        return [f"{text[0].upper()}{text[1:]}." for text in where]
+    return [f"{'; '.join(places)}: {text}." for text, places in where.items()]
 
 
 def _whose(truth: str) -> str:
@@ -56,10 +73,10 @@ def _where(row: dict[str, Any], several: bool) -> str:
 
 
 def _first(rows: Sequence[dict[str, Any]], several: bool) -> str:
-    """Who comes first, or between whom the labels cannot choose; the ground truth itself is nobody to choose."""
+    """Who comes first, or between whom the labels cannot choose."""
     where, untold = _where(rows[0], several), _untold(rows)
     told = [row for row in rows if row["forecast"]]
-    known = [row for row in told if row["reward_model"] != row["truth"]]
+    known = candidates(rows)
     if not told:
         return f"{where}: nothing is foretold: {_because(untold) if untold[1:] else untold[0][1]}."
     if not known:
@@ -77,8 +94,9 @@ def _first(rows: Sequence[dict[str, Any]], several: bool) -> str:
     said = f"{where}: {top} is foretold to teach best{aside}"
     if others:
         return f"{said}, not told apart from {listed(others)}; more prompts or labels may part them{rest}."
-    unsure = f"; yet not from {listed(known[0]['not_told_from'])}" if known[0]["not_told_from"] else ""
-    return f"{said}, told apart from the others{unsure}{rest}."
+    if unsure := known[0]["not_told_from"]:
+        return f"{said}, but for {listed(unsure)}, which it is not told apart from{rest}."
+    return f"{said}, told apart from the others{rest}."
 
 
 def _untold(rows: Sequence[dict[str, Any]]) -> list[tuple[list[str], str]]:
@@ -94,6 +112,7 @@ def _because(untold: Sequence[tuple[list[str], str]]) -> str:
 def _spent(spent: dict[str, Any]) -> str:
     """What it rests on, and what RLHF would have drawn."""
     labels = listed([f"{count:,} labels {_whose(truth)}" for truth, count in spent["labels"].items()])
+    labels += f" (of {spent['pairs']:,} pairs)" if spent.get("pairs") else ""
     share = spent["samples"] / spent["rlhf_samples"]
     rlhf = f"RLHF on every one of them draws {spent['rlhf_samples']:,}"
     return f"It rests on {spent['samples']:,} samples and {labels}; {rlhf}, and this is {share:.1%} of it."
@@ -106,7 +125,10 @@ def table(answer: dict[str, Any]) -> str:
     """A forecast as a terminal shows it; no line is wider than `verdict.WIDTH` columns."""
     several = len({row["truth"] for row in answer["rows"]}) > 1
     blocks = [_block(rows, several) for rows in groups(answer["rows"])]
-    notes = [UNIT, "In brackets: 95 % intervals over prompts. = not told apart from the others of that rank."]
+    gains = GAIN if any(row.get("gain_foretold") for row in answer["rows"]) else ""
+    mine = {row["truth"] for row in answer["rows"]} == {LABELS}
+    unit = UNIT.format(whose="your labels" if mine else "the ground truth itself")
+    notes = [unit + gains, "In brackets: 95 % intervals over prompts. = not told apart from the others of that rank."]
     if any(not row["trained"] for row in answer["rows"]):
         notes[-1] += " * constructed, not trained."
     notes += answer["sentences"]
@@ -118,8 +140,10 @@ def _block(rows: Sequence[dict[str, Any]], several: bool) -> str:
     lines = [["rank", "reward model", "forecast", *(SHOWN[name] for name in shown)]]
     for row in rows:
         told = estimate(row["forecast"]) if row["forecast"] else "not told"
-        numbers = [estimate(row.get(name)) for name in shown]
-        lines.append([row["rank"], row["reward_model"] + ("" if row["trained"] else " *"), told, *numbers])
+        numbers = {name: estimate(row.get(name)) for name in shown}
+        if row.get("calibrates"):
+            numbers["gain_foretold"] = PAID
+        lines.append([row["rank"], row["reward_model"] + ("" if row["trained"] else " *"), told, *numbers.values()])
     return columns(_where(rows[0], several), lines)
 
 
@@ -136,9 +160,10 @@ def flat(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def summary(answer: dict[str, Any]) -> str:
-    """One line: of how many, and who is first most often."""
-    first = [row["reward_model"] for row in answer["rows"] if row["rank"] in ("1", "1=")]
-    places = len(groups(answer["rows"]))
+    """One line: of how many, and who is first most often, the ground truth itself aside."""
+    known = [candidates(rows) for rows in groups(answer["rows"])]
+    first = [row["reward_model"] for rows in known for row in rows if row["rank"] == rows[0]["rank"]]
+    places = len(known)
     told = f"{places} {'place' if places == 1 else 'places'}"
     return f"{told}, first most often {max(first, key=first.count)}" if first else f"{told}, nothing foretold"
 

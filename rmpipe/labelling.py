@@ -62,14 +62,14 @@ class Pool:
             repeats its first.
         labels: (prompts, samples); None for what is repeated, and counts for nothing.
         left: prompts with labels that are left out, since fewer than two of their responses have one.
-        pairs: whether they are shares of pairs, of which the order within a prompt counts alone.
+        pairs: that labels are shares of, of which the order within a prompt counts alone; 0 of labels.
         named: whether every row names its policy.
     """
 
     rows: list[Row]
     labels: list[list[float | None]]
     left: int
-    pairs: bool
+    pairs: int
     named: bool
 
     @property
@@ -80,7 +80,7 @@ class Pool:
     def told(self) -> str:
         """One line for a person."""
         left = f", {self.left} more left out, with fewer than {FEWEST} labelled responses" if self.left else ""
-        by = ", by pairs" if self.pairs else ""
+        by = f", by {self.pairs} pairs" if self.pairs else ""
         return f"labels of {self.count} responses to {len(self.rows)} prompts{by}{left}"
 
 
@@ -196,10 +196,13 @@ def _row(row: Row) -> Row:
 
 
 def _pair(row: Row) -> Row:
+    """A pair's `finished` is a list, `chosen` first, or one value of both."""
+    both = not isinstance(row.get("finished"), list)
+    ended = _listed(row, "finished", len(SIDES), flat=both) * (1 + both)
     return {
         "responses": [said_of(side, row.get(side)) for side in SIDES],
         "tie": _whether("tie", row.get("tie"), otherwise=False),
-        "finished": [True, True],
+        "finished": [_whether(field, value, otherwise=True) for field, value in ended],
     }
 
 
@@ -248,7 +251,8 @@ def _pool(config: Labelling, policy: str, rows: list[Row]) -> Pool:
     labels = [row.pop("labels") for row in kept]
     return Pool(
         once_each([_filled(row, most) for row in kept]),
-        [[*each, *[None] * (most - len(each))] for each in labels], left, pairs="tie" in rows[0],
+        [[*each, *[None] * (most - len(each))] for each in labels], left,
+        pairs=sum(map(len, mine.values())) if "tie" in rows[0] else 0,
         named=all(row["policy"] is not None for row in rows),
     )  # fmt: skip
 
@@ -258,7 +262,8 @@ def _gathered(rows: list[Row], name: str) -> Row:
     pairs = "tie" in rows[0]
     labels = _shares(rows) if pairs else _agreed(rows, name)
     drawn = [each for row in rows for each in zip(row["responses"], row["finished"], strict=True) if each[0] in labels]
-    drawn = list(dict.fromkeys(drawn)) if pairs else drawn  # how often a response was drawn, pairs do not say
+    if pairs:  # how often a response was drawn they do not say; it was cut off where any of them says so
+        drawn = [(text, (text, False) not in drawn) for text in dict.fromkeys(text for text, _ in drawn)]
     first = rows[0]
     return {
         "id": str(first["row"] if first["id"] is None else first["id"]), "prompt": first["prompt"],

@@ -147,15 +147,27 @@ class Teaching(Study):
         for where, names in named.items():
             for index, name in enumerate(names):
                 known(f"{where}.{index}", name, self.reward_models)
-        if self.foresight.calibrate and self.foresight.labels is not None:
-            told = "nothing measures what RLHF gains by labels in a file, so that it calibrates nothing"
-            raise StudyError(f"foresight.calibrate: {told}; leave one of both out")
-        if len(set(self.foresight.calibrate)) < len(self.foresight.calibrate):
-            raise StudyError("foresight.calibrate: a name stands there more than once; name it once")
+        self._check_calibrate()
         if self.further_truths and self.ground_truth is None:
             raise StudyError("further_truths: beside no ground_truth; name one of them as that")
         if again := [name for name, count in Counter(self.truths).items() if count > 1]:
             raise StudyError(f"further_truths: {', '.join(again)} stands there more than once; name it once")
+
+    def _check_calibrate(self) -> None:
+        """What calibrates forecasts is taught with, and its gain is measured by what it is foretold under."""
+        names, where = self.foresight.calibrate, "foresight.calibrate"
+        if names and self.foresight.labels is not None:
+            told = "nothing measures what RLHF gains by labels in a file, so that it calibrates nothing"
+            raise StudyError(f"{where}: {told}; leave one of both out")
+        if names and self.ground_truth is None:
+            raise StudyError(f"{where}: no ground_truth measures what RLHF gains; name one, or leave this out")
+        if len(set(names)) < len(names):
+            raise StudyError(f"{where}: a name stands there more than once; name it once")
+        taught = {cell.reward_model for cell in self.cells()} if names else set()
+        for index, name in enumerate(names):
+            if name not in taught:
+                told = f"the grid teaches nobody with {name!r}, so that it calibrates nothing"
+                raise StudyError(f"{where}.{index}: {told}; add it to a grid's reward_models, or leave it out here")
 
     def _check_prompts(self, pairs: pd.DataFrame | None) -> None:
         """A step takes no more prompts than the policy split has, as the first seed takes the pairs."""

@@ -11,7 +11,7 @@ from tasks.execution import Log
 from tasks.stage import stage
 
 
-@stage(version=1)
+@stage(version=2)
 def grade(config: Labelling, whose: str, content: str, *, out: Path, log: Log) -> Rollouts:
     """The labelled responses of one policy, as many to each prompt: where there are fewer, the first is repeated.
 
@@ -42,6 +42,7 @@ def grade_labels(config: Labelling, whose: str, content: str, rollouts: Rollouts
     labels = np.array(found.labels, dtype=float)
     np.save(out / "rollouts.npy", labels)
     told = {"labels": float(found.count), "mean": float(np.nanmean(labels)), "std": float(np.nanstd(labels, ddof=1))}
+    told |= {"pairs": float(found.pairs)} if found.pairs else {}
     return Scores.at(out, found.told(), **told)
 
 

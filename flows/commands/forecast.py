@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from shlex import quote
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,7 @@ def command(options: Namespace) -> int:
     """Make what a forecast needs, which no RLHF is among unless it is asked for, and print it."""
     from flows.inquiry import inquire
 
+    _check_options(options)
     if options.to_label is not None:
         return _to_label(options)
     if options.race:
@@ -57,6 +59,27 @@ def command(options: Namespace) -> int:
     return DONE
 
 
+def _check_options(options: Namespace) -> None:
+    """Refuse an option that another leaves nothing to say to.
+
+    Raises:
+        StudyError: names both, with the remedy.
+    """
+    from rmpipe.config import StudyError
+
+    if options.to_label is None:
+        for name in ("prompts", "responses"):
+            if getattr(options, name) is not None:
+                told = f"--{name} {getattr(options, name)}: says how many --to-label writes"
+                raise StudyError(f"{told}; give --to-label FILE, or leave it out")
+    if options.labels == "":
+        raise StudyError("--labels: empty; name a file, or leave it out")
+    other = "--race" if options.race else "--to-label" if options.to_label is not None else None
+    if other and options.calibrate is not None:
+        told = f"--calibrate {options.calibrate}: pays for RLHF to scale a forecast by, and {other} makes none"
+        raise StudyError(f"{told}; leave one of both out")
+
+
 def _took(inquiry: Inquiry) -> float:
     """Seconds of all jobs together that a forecast takes beside the models it is of."""
     own = ("sample", "grade", "score", "differentiate", "rehearse", "forecast")
@@ -67,10 +90,10 @@ def _took(inquiry: Inquiry) -> float:
 def _changes(options: Namespace) -> list[str]:
     """What the options say of the study."""
     changes = list(options.set)
-    if options.labels:
+    if options.labels is not None:
         changes.append(f"foresight.labels={options.labels}")
-    if options.calibrate:
-        changes.append(f"foresight.calibrate={options.calibrate.split(',')}")
+    if options.calibrate is not None:
+        changes.append(f"foresight.calibrate={[name.strip() for name in options.calibrate.split(',')]}")
     return changes
 
 
@@ -122,6 +145,9 @@ def _race(options: Namespace) -> int:
         if study.ground_truth is None:
             told = f"{options.study}: no ground_truth, and a race asks it for labels as it goes"
             raise StudyError(f"{told}; name one, or label a pool: --to-label FILE")
+        if study.foresight.labels is not None:
+            told = f"{options.study}: foresight.labels: {study.foresight.labels.path}, and a race asks the ground truth"
+            raise StudyError(f"{told} for labels as it goes; leave out --race, or the file")
         lessons = {seed: Lesson(study, seed) for seed in study.seeds}
         for cell in study.cells():
             name = f"{cell.policy}, {cell.algorithm}, seed {cell.seed}"
@@ -147,7 +173,10 @@ def _to_label(options: Namespace) -> int:
 
     if options.to_label.exists():
         raise StudyError(f"--to-label {options.to_label}: there already; give another name")
+    if options.responses == 1:
+        raise StudyError("--responses 1: labels of one response do not vary; ask for two a prompt at least")
     drawn: dict[str, Rollouts] = {}
+    fewest: list[int] = []
 
     def ask(study: Any) -> None:
         from flows.teach import Lesson
@@ -158,6 +187,7 @@ def _to_label(options: Namespace) -> int:
             if asked and there and asked > there:
                 told = f"--{name} {asked}: sampling.{name} = {there}"
                 raise StudyError(f"{told}; raise it there: --set sampling.{name}={asked}")
+        fewest.append(study.foresight.fewest)
         lesson = Lesson(study, study.seeds[0])
         drawn.update({cell.policy: lesson.rollouts(cell.policy) for cell in study.cells()})
 
@@ -166,6 +196,9 @@ def _to_label(options: Namespace) -> int:
     _, said = made(options, inquiry)
     count = write(drawn, options.to_label, options.prompts, options.responses)
     text = f"{count} responses of {', '.join(drawn)} are in {options.to_label}: put a number in place of each null"
-    following = f"then     rmpipe forecast {options.study} --labels {options.to_label}"
+    if options.prompts and options.prompts < (least := fewest[0]):
+        text += f"; a forecast takes labels of {least} prompts at least (foresight.fewest)"
+    changes = "".join(f" --set {quote(each)}" for each in options.set)
+    following = f"then     rmpipe forecast {options.study}{changes} --labels {options.to_label}"
     tell(options, {"said": said, "file": str(options.to_label), "rows": count}, f"{text}\n{following}\n{said}")
     return DONE

@@ -45,7 +45,8 @@ def test_the_first_is_told_apart_from_the_others_or_tied_with_some():
     )
     tied = first(row("a", 0.9, "1="), row("b", 0.85, "1="), row("c", 0.2, "3"))
     assert "foretold to teach best, not told apart from b; more prompts or labels may part them." in tied
-    assert "apart from the others; yet not from b." in first(row("a", 0.9, not_told_from=["b"]), row("b", 0.2, "2"))
+    said = first(row("a", 0.9, not_told_from=["b"]), row("b", 0.2, "2"))
+    assert "is foretold to teach best, but for b, which it is not told apart from." in said
 
 
 def test_the_ground_truth_itself_is_nobody_to_choose():
@@ -88,16 +89,36 @@ def test_it_says_by_what_formula_what_it_rests_on_and_how_far_that_can_be_leant_
     assert "It rests on 240 samples and 120 labels of gold; RLHF on every one of them draws 4,800, and" in said[2]
     assert "this is 5.0% of it." in said[2]
     assert said[3:] == [foretold.REHEARSED]
-    assert "a little too easily" in foretold.REHEARSED
+    assert "and that teach" in foretold.REHEARSED
     rule = {"rloo": FORMULA | {"predictor": "tilted"}}
     assert answer(row("a", 0.9), formulas=rule)["sentences"][3:] == [foretold.FIRST]
 
 
 def test_labels_of_ones_own_and_runs_that_were_paid_for_are_named():
     spent = {"samples": 240, "labels": {LABELS: 120}, "rlhf_samples": 4800}
-    said = answer(row("a", 0.9, calibrates=True), paid=["a"], spent=spent)["sentences"]
-    assert foretold.PAID.format(paid="a") in said
+    said = answer(row("a", 0.9, scaling="gains are scaled by a"), paid=["a"], spent=spent)["sentences"]
+    assert "Gains are scaled by a." in said
     assert any("120 labels of your own" in text for text in said)
+
+
+def test_gains_are_said_to_be_scaled_where_they_are_and_why_not_elsewhere():
+    scaled, unscaled = {"scaling": "gains are scaled by a"}, {"scaling": "gains are not scaled: nothing came of a"}
+    alike = answer(row("a", 0.9, **scaled), row("a", 0.9, policy="strong", **scaled))["sentences"]
+    assert [text for text in alike if "scaled" in text] == ["Gains are scaled by a."]
+    places = [("weak", unscaled), ("strong", scaled), ("other", unscaled)]
+    mixed = answer(*(row("a", 0.9, policy=policy, **said) for policy, said in places))["sentences"]
+    assert [text for text in mixed if "scaled" in text] == [
+        "weak, rloo; other, rloo: gains are not scaled: nothing came of a.", "strong, rloo: gains are scaled by a.",
+    ]  # fmt: skip
+
+
+def test_of_pairs_no_gain_is_told_and_why_not():
+    assert foretold.ORDER in answer(row("a", 0.9), pairs=True)["sentences"]
+    assert foretold.ORDER not in answer(row("a", 0.9))["sentences"]
+    gains = "standard deviations under the initial policy"
+    number = {"value": 0.2, "low": 0.1, "high": 0.3}
+    assert gains in " ".join(foretold.table(answer(row("a", 0.9, gain_foretold=number))).split())
+    assert gains not in " ".join(foretold.table(answer(row("a", 0.9), pairs=True)).split())
 
 
 def test_each_truth_policy_and_algorithm_has_a_sentence_and_a_block():
@@ -123,6 +144,16 @@ def test_the_table_has_a_line_a_reward_model_and_is_no_wider_than_a_terminal():
     assert "* constructed" not in foretold.table(answer(row("a", 0.9)))
 
 
+def test_what_was_paid_for_is_not_told_as_a_gain_that_was_foretold():
+    gain = {"value": 0.31, "low": 0.2, "high": 0.4}
+    paid = row("a", 0.9, gain_foretold=gain, calibrates=True)
+    other = row("b", 0.2, "2", gain_foretold=gain | {"value": 0.07}, calibrates=False)
+    first, second = foretold.table(answer(paid, other)).splitlines()[2:4]
+    assert "paid for" in first
+    assert "0.31" not in first
+    assert "0.07 [0.20, 0.40]" in second
+
+
 def test_a_flat_row_has_a_number_a_column_and_the_ends_of_the_forecast():
     told, refused = foretold.flat([row("a", 0.9), row("c", None)])
     assert (told["forecast"], told["variance"], told["ip"], told["refused"]) == (0.9, 0.5, None, "")
@@ -139,3 +170,6 @@ def test_the_summary_says_of_how_many_places_and_who_is_first_most_often():
     rows = row("a", 0.9), row("b", 0.9, truth="tone"), row("b", 0.9, policy="strong")
     assert foretold.summary(answer(*rows)) == "3 places, first most often b"
     assert foretold.summary(answer(row("c", None))) == "1 place, nothing foretold"
+    itself = [row("gold", 1.0, policy=policy) for policy in ("weak", "strong")]
+    rest = row("b", 0.6, "2="), row("c", 0.5, "2="), row("c", 0.4, "2", policy="strong")
+    assert foretold.summary(answer(*itself, *rest)) == "2 places, first most often c"

@@ -86,7 +86,21 @@ def test_of_pairs_a_label_is_the_share_of_wins_less_losses(tmp_path: Path):
     found = of_one(written(tmp_path, rows))
     assert found.rows[0]["responses"] == ["a", "b", "c"]
     assert found.labels[0] == pytest.approx([2 / 3, -1 / 3, -1 / 2])
-    assert found.told() == "labels of 3 responses to 1 prompts, by pairs"
+    assert found.told() == "labels of 3 responses to 1 prompts, by 5 pairs"
+
+
+def test_of_pairs_a_response_was_cut_off_where_any_of_them_says_so(tmp_path: Path):
+    """It is told of each side, `chosen` first, or at once of both; what is not told was not cut off."""
+    rows = [
+        {"prompt": "p", "chosen": "a", "rejected": "b", "finished": [True, False]},
+        {"prompt": "p", "chosen": "b", "rejected": "c"},
+        {"prompt": "q", "chosen": "d", "rejected": "e", "finished": False},
+        {"prompt": "q", "chosen": "f", "rejected": "g", "finished": [None, True]},
+    ]
+    found = of_one(written(tmp_path, rows))
+    assert [row["responses"] for row in found.rows] == [["a", "b", "c", "a"], ["d", "e", "f", "g"]]
+    assert [row["finished"] for row in found.rows] == [[True, False, True, True], [False, False, True, True]]
+    assert found.labels == [[1, 0, -1, None], [1, -1, 1, -1]]
 
 
 def test_each_policy_has_its_own_rows_and_others_are_passed_over(tmp_path: Path):
@@ -139,6 +153,8 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
         ([{"prompt": "p", "labels": [1]}], "row 1: response: missing; every row needs a `response` with its `label`"),
         ([GOOD, PAIR], "row 1 has labels, row 2 has a pair; give pairs alone, or labels alone"),
         ([{"prompt": "p", "chosen": "a"}], "row 1: rejected: expected text, got nothing; remove the row or mend it"),
+        ([PAIR | {"finished": [False]}], "row 1: finished: expected a list of 2, one a response, got 1; mend the row"),
+        ([PAIR | {"finished": 0}], "row 1: finished: expected true or false, got 0; mend the row or leave it out"),
         ([PAIR | {"tie": 1}], "row 1: tie: expected true or false, got 1; mend the row or leave it out"),
         ([GOOD | {"finished": [True, "no"]}], "row 1: finished.1: expected true or false, got 'no'; mend the row"),
         ([GOOD | {"policy": 3}], "row 1: policy: expected a name, got int; mend the row or leave it out"),

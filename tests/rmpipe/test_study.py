@@ -534,10 +534,34 @@ def test_reward_models_may_share_a_part_without_being_a_ring(tmp_path: Path):
             "grid=[{ seeds = [2, 5] }]",
             "grid.0.seeds: 5 not among the study's seeds (1, 2); add it there, or leave it out here",
         ),
+        (
+            'foresight.calibrate=["gold", "low", "gold"]',
+            "foresight.calibrate: a name stands there more than once; name it once",
+        ),
     ],
 )
 def test_a_study_without_a_cell_or_with_a_seed_that_is_none_is_refused(tmp_path: Path, change: str, told: str):
     assert refused(tmp_path, change) == told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (
+            'grid=[{ reward_models = ["low"] }]',
+            ".0: the grid teaches nobody with 'gold', so that it calibrates nothing; "
+            "add it to a grid's reward_models, or leave it out here",
+        ),
+        ("ground_truth=", ": no ground_truth measures what RLHF gains; name one, or leave this out"),
+        (
+            "foresight.labels=labels.jsonl",
+            ": nothing measures what RLHF gains by labels in a file, so that it calibrates nothing; "
+            "leave one of both out",
+        ),
+    ],
+)
+def test_what_could_calibrate_nothing_is_refused(tmp_path: Path, change: str, told: str):
+    assert refused(tmp_path, 'foresight.calibrate=["gold"]', change) == f"foresight.calibrate{told}"
 
 
 @pytest.mark.parametrize(

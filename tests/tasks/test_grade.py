@@ -41,7 +41,18 @@ def test_rollouts_are_the_labelled_responses_and_say_which_were_cut_off(config: 
 def test_labels_are_scores_of_them_with_none_where_a_response_is_repeated(config: Labelling, out: Path):
     draft = grade_labels.function(config, "mine", config.content(), Rollouts("grade/0", out), out=out, log=None)
     np.testing.assert_equal(np.load(out / "rollouts.npy"), [[1, 2.5, np.nan], [3, 4, 6]])
-    assert draft.metrics == {"labels": 5.0, "mean": pytest.approx(3.3), "std": pytest.approx(1.8574, abs=1e-4)}
+    told = {"labels": 5.0, "mean": pytest.approx(3.3), "std": pytest.approx(1.8574, abs=1e-4)}
+    assert draft.metrics == told
+
+
+def test_of_pairs_they_say_so_and_which_responses_were_cut_off(tmp_path: Path, out: Path):
+    row = {"prompt": CHAT, "chosen": "a", "rejected": "b", "finished": [True, False]}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row))
+    config = Labelling(path=str(tmp_path / "pairs.jsonl"))
+    grade.function(config, "mine", config.content(), out=out, log=None)
+    assert Rollouts.at(out).table()["finished"][0].tolist() == [True, False]
+    draft = grade_labels.function(config, "mine", config.content(), Rollouts("grade/0", out), out=out, log=None)
+    assert draft.metrics["pairs"] == 1
 
 
 def test_a_file_that_changed_since_is_refused(config: Labelling, out: Path):

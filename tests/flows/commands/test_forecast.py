@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from flows.cli import main
+
 pytestmark = pytest.mark.slow
 
 FEW = ("--set", "foresight.fewest=4")
@@ -85,6 +87,21 @@ def test_a_race_says_who_is_foretold_to_teach_best_and_what_that_took(place: Any
     assert spent["samples"] == 4 * spent["prompts"] < 4 * 100  # it ended before its prompts did
     assert 0 < spent["labels"] <= spent["samples"]
     assert "by the tilted policy" in race["sentence"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--prompts 3", "--prompts 3: says how many --to-label writes; give --to-label FILE, or leave it out"),
+        ("--race --responses 3", "--responses 3: says how many --to-label writes; give --to-label FILE"),
+        ("--race --calibrate truth", "pays for RLHF to scale a forecast by, and --race makes none; leave one"),
+        ("--to-label x --calibrate truth", "--calibrate truth: pays for RLHF to scale a forecast by, and --to-label"),
+        ("--labels=", "--labels: empty; name a file, or leave it out"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(capsys: pytest.CaptureFixture[str], given: str, said: str):
+    assert main(["forecast", "tiny.toml", *given.split()]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
