@@ -13,9 +13,12 @@ from markupsafe import Markup
 
 from rmpipe import figure
 from rmpipe.citation import RANKING, cite, decimals, entry, interval, link
+from rmpipe.foretold import candidates
 
 FALL = 0.1
 """A line is said to fall when it ends below its height by more than this share of the best gain."""
+ASIDE = " (the ground truth itself aside)"
+"""Where who is best is told of those alone that one can choose."""
 
 
 def plane(rows: list[dict[str, Any]], accuracy: str) -> Markup:
@@ -76,17 +79,21 @@ def parted(told: list[dict[str, Any]]) -> Markup:
 
 
 def foretold(rows: list[dict[str, Any]]) -> Markup:
-    """Who gained most, and what those gained that the forecast puts first.
+    """Who gained most, and what those gained that the forecast puts first; the ground truth itself is aside.
 
     Args:
         rows: of an answer's forecast, of one policy, algorithm and ground truth.
     """
-    known = [row for row in rows if row["forecast"] and row["gain"]]
+    told = candidates(rows)
+    known = [row for row in told if row["gain"]]
+    if not known:
+        return Markup("The ground truth itself, which is nobody to choose.")
     best = max(known, key=lambda row: row["gain"]["value"])
-    first = sorted((row for row in known if row["rank"] in ("1", "1=")), key=lambda row: row["gain"]["value"])
-    most = Markup("<b>{}</b> gained most, {}").format(best["reward_model"], _came(best))
+    first = sorted((row for row in known if row["rank"] == told[0]["rank"]), key=lambda row: row["gain"]["value"])
+    aside = ASIDE if any(row["reward_model"] == row["truth"] for row in rows) else ""
+    most = Markup("<b>{}</b> gained most, {}{}").format(best["reward_model"], _came(best), aside)
     if not first:
-        return most + "; the forecast puts nobody first."
+        return most + "; of who is put first it is not known."
     if first == [best]:
         return most + ", as was foretold."
     if len(first) == 1:
@@ -97,6 +104,65 @@ def foretold(rows: list[dict[str, Any]]) -> Markup:
 
 def _came(row: dict[str, Any]) -> Markup:
     return link(row["gain"]["value"], RANKING)
+
+
+def tilted(curves: list[dict[str, Any]]) -> Markup:
+    """Who gets highest, at which KL, and whose ground truth turns first.
+
+    Args:
+        curves: of a forecast, as the figure draws them.
+    """
+    curves, aside = _others(curves)
+    peaks = []
+    for item in curves:
+        across, up = figure.followed(item)
+        peaks.append((float(up.max()), float(across[up.argmax()]), item["reward_model"]))
+    gain, kl, name = max(peaks)
+    highest = Markup("<b>{}</b> gets highest, {} sd at a KL of {}{}").format(name, *_cited(gain, kl), aside)
+    turned = sorted((*at, item["reward_model"]) for item in curves if (at := figure.turning(item)) is not None)
+    if not turned:
+        return highest + "; none is seen to turn."
+    kl, gain, name = turned[0]
+    words = "; {} of {} {}, <b>{}</b> first, at {} sd and a KL of {}."
+    verb = "turns" if len(turned) == 1 else "turn"
+    return highest + Markup(words).format(len(turned), len(curves), verb, name, *_cited(gain, kl))
+
+
+def best_of_n(curves: list[dict[str, Any]]) -> Markup:
+    """By whom the best is best and worst, and whose fell most below its height, if one fell to be seen.
+
+    Args:
+        curves: of a forecast, as the figure draws them.
+    """
+    curves, aside = _others(curves)
+    ends = sorted((item["gain"][-1], item["reward_model"]) for item in curves)
+    words = "The best of {} by <b>{}</b> gains most, {} sd{}"
+    told = Markup(words).format(curves[0]["n"][-1], ends[-1][1], link(ends[-1][0], RANKING), aside)
+    if ends[1:]:
+        told += Markup("; by <b>{}</b> least, {}").format(ends[0][1], link(ends[0][0], RANKING))
+    fallen = max(curves, key=_fallen)
+    if _fallen(fallen) <= FALL * abs(ends[-1][0]):
+        return told + "."
+    peak, end = max(fallen["gain"]), fallen["gain"][-1]
+    count = fallen["n"][fallen["gain"].index(peak)]
+    words = "; <b>{}</b> falls from {} at {} to {}."
+    return told + Markup(words).format(fallen["reward_model"], link(peak, RANKING), count, link(end, RANKING))
+
+
+def _others(curves: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], str]:
+    """The curves of all but the ground truth itself, if there are others, and that it is aside."""
+    others = [item for item in curves if item["reward_model"] != item["truth"]]
+    return (others, ASIDE if len(others) < len(curves) else "") if others else (curves, "")
+
+
+def _fallen(curve: dict[str, Any]) -> float:
+    """By how much a gain ends below its height; 0 of one that never rose."""
+    height = max(curve["gain"])
+    return float(height - curve["gain"][-1]) if height > 0 else 0.0
+
+
+def _cited(*numbers: float) -> list[Markup]:
+    return [link(number, RANKING) for number in numbers]
 
 
 def scored(items: list[tuple[str, dict[str, Any]]]) -> Markup:

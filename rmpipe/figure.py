@@ -190,7 +190,7 @@ def foretold(rows: Sequence[dict[str, Any]], ink: dict[str, str], where: str) ->
     known = [row for row in rows if row["forecast"] and row["gain"]]
     if not known:
         return ""
-    figure, axes = _panel(max(3.3, 1.0 + 0.19 * len(known)))
+    figure, axes = _panel(_tall(len(known)))
     told = "gain_foretold" if all(row.get("gain_foretold") for row in known) else "forecast"
     for row in known:
         name, (x, y) = row["reward_model"], (row[told], row["gain"])
@@ -209,9 +209,85 @@ def foretold(rows: Sequence[dict[str, Any]], ink: dict[str, str], where: str) ->
     axes.set_ylim(*reach([row["gain"] for row in known]))
     words = "forecast (1: the ground truth)" if told == "forecast" else "foretold gain, sd"
     axes.set(xlabel=words, ylabel="ground-truth gain, sd")
-    _named(axes, [(row[told]["value"], row["gain"]["value"], row["reward_model"]) for row in known], ink)
+    # of no one's colour, for it runs where an interval may
+    leaders = dict.fromkeys(ink, INK)
+    _named(axes, [(row[told]["value"], row["gain"]["value"], row["reward_model"]) for row in known], leaders)
     said = "; ".join(f"{row['reward_model']} {row[told]['value']:.2f} and {row['gain']['value']:.2f}" for row in known)
     return _svg(figure, f"Forecast against what came true, {where}: {said}")
+
+
+def tilted(
+    curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[str, bool], where: str
+) -> str:  # fmt: skip
+    """The ground truth of a policy that is tilted ever further towards a reward, over KL; a disc marks where it turns.
+
+    Args:
+        curves: of one ground truth, policy and algorithm, as a forecast holds them.
+        ink: of `colours`.
+        trained: whether a reward model was trained.
+        where: whose they are, as in `bars`.
+    """
+    if not curves:
+        return ""
+    figure, axes = _panel(_tall(len(curves)))
+    lines = {item["reward_model"]: followed(item) for item in curves}
+    ends = _lines(axes, lines, ink, trained)
+    for item in curves:
+        if (at := turning(item)) is not None:
+            axes.plot(*at, "o", markersize=7, color=ink[item["reward_model"]], zorder=3)
+    _by_distance(axes)
+    axes.set_ylabel("ground-truth gain, sd")
+    _named(axes, ends, ink)
+    said = [f"{name} {up:.2f} at a KL of {kl:.2f}{', turned' * (turning(item) is not None)}"
+            for item, (kl, up, name) in zip(curves, ends, strict=True)]  # fmt: skip
+    return _svg(figure, f"Tilted policy, {where}, ground-truth gain against KL; at the end: {'; '.join(said)}")
+
+
+def followed(curve: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """KL and gain of a tilted policy, as far as the samples carry it: (looks,) of both."""
+    held = np.asarray(curve["ess"]) >= curve["least"]
+    return np.asarray(curve["kl"], float)[held], np.asarray(curve["gain"], float)[held]
+
+
+def turning(curve: Mapping[str, Any]) -> tuple[float, float] | None:
+    """KL and gain where the ground truth of a tilted policy turns; None of one that does not."""
+    if curve["turn"] is None:
+        return None
+    place = curve["eta"].index(curve["turn"])
+    return curve["kl"][place], curve["gain"][place]
+
+
+def best_of_n(
+    curves: Sequence[dict[str, Any]], ink: dict[str, str], trained: dict[str, bool], where: str
+) -> str:  # fmt: skip
+    """The ground truth of the response that a reward model likes best of n, over n.
+
+    Args:
+        curves: of one ground truth and policy, as a forecast holds them.
+        ink: of `colours`.
+        trained: whether a reward model was trained.
+        where: whose they are, as in `bars`.
+    """
+    if not curves:
+        return ""
+    figure, axes = _panel(_tall(len(curves)))
+    ends = _lines(axes, {item["reward_model"]: (item["n"], item["gain"]) for item in curves}, ink, trained)
+    counts = sorted({n for item in curves for n in item["n"]})
+    logarithmic(axes, "x", np.array(counts), counts)
+    axes.set(xlabel="responses that the best is chosen of", ylabel="ground-truth gain, sd")
+    _named(axes, ends, ink)
+    told = "; ".join(f"{name} {up:.2f} of {n:g}" for n, up, name in ends)
+    return _svg(figure, f"Best of n, {where}, ground-truth gain; at the end: {told}")
+
+
+def _lines(
+    axes: Axes, lines: Mapping[str, tuple[Any, Any]], ink: dict[str, str], trained: dict[str, bool]
+) -> list[tuple[float, float, str]]:  # fmt: skip
+    """A line a reward model, whole or broken, and one at 0; gives the ends, for their names."""
+    for name, (across, up) in lines.items():
+        axes.plot(across, up, linewidth=1.6, color=ink[name], linestyle="-" if trained[name] else (0, (4, 2)))
+    axes.axhline(0, color=INK, linewidth=0.5)
+    return [(float(across[-1]), float(up[-1]), name) for name, (across, up) in lines.items()]
 
 
 def spread(values: dict[str, Sequence[float]], ink: dict[str, str]) -> str:
@@ -475,6 +551,11 @@ def _lean(axes: Axes, x: np.ndarray, y: np.ndarray, log: bool) -> None:
         ends = np.array([shown.min(), shown.max()])
         heights = np.exp(found[1]) * ends ** found[0] if log else found[1] + found[0] * ends
         axes.plot(ends, heights, color=INK, linewidth=1.1, scalex=False, scaley=False)
+
+
+def _tall(names: int) -> float:
+    """Inches of a panel with so many names in its margin."""
+    return max(3.3, 1.0 + 0.19 * names)
 
 
 def _panel(height: float) -> tuple[Figure, Axes]:

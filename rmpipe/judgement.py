@@ -5,22 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rmpipe import forecast
 from rmpipe.verdict import FEW, columns, estimate, listed
 
 PREDICTORS = {
-    "forecast": "the forecast", "rule": "the rule of the first step", "tilted": "tilted policy",
-    "ip": "inner product of gradients", "ip_free": "inner product, free of scale", "covariance": "covariance",
-    "correlation": "correlation",
-    "variance": "reward variance", "accuracy_on": "on-policy accuracy", "accuracy_off": "off-policy accuracy",
+    "forecast": "the forecast", **forecast.PREDICTORS, "accuracy_off": "off-policy accuracy",
     "accuracy_mean": "mean of both accuracies", "variance_and_accuracy": "mean of variance and accuracy",
-    "proxy": "the formula without labels", "random": "a random pick",
+    "random": "a random pick",
 }  # fmt: skip
 """What may tell a gain beforehand, in words: the forecast, the formulas that it is chosen from, and its rivals."""
 RIVALS = ("variance", "accuracy_on", "accuracy_off", "accuracy_mean", "variance_and_accuracy", "proxy", "random")
-NOTHING = "No ground-truth gain is known of three reward models under one policy, so no forecast can be scored."
+NOTHING = (
+    "Nowhere is the ground-truth gain of three reward models known, the ground truth itself aside, so no forecast can"
+    " be scored."
+)
 NO_ENDS = "Over so few the forecast has no interval"
+CHANCE = 0.05
+"""Reward models differ beyond what differs by seed where that would part them so far less often than this."""
 SCORES = {"spearman": "Spearman", "pearson": "Pearson", "regret": "loses, sd", "regret_share": "of random"}
-"""What the table shows of each predictor; a regret is what its first choice loses of the best gain."""
+"""What is shown of each predictor; a regret is what its first choice loses of the best gain."""
 
 
 def sentences(pooled: Sequence[dict[str, Any]], agreed: Sequence[dict[str, Any]]) -> list[str]:
@@ -56,7 +59,9 @@ def _ordered(rows: Mapping[str, Any]) -> str:
     silent = rows["random"]["cells"] - row["cells"]
     untold += f"; of {_many(silent, 'policy', 'policies')} by a ground truth it tells nothing" if silent else ""
     first = f"its first choice loses {estimate(row['regret'])} sd of the best gain{_of_random(row)}"
-    return f"{where}, Spearman of the forecast with what came true is {estimate(row['spearman'])}; {first}{untold}."
+    aside = "the ground truth itself aside, " if row["aside"] else ""
+    told = f"{aside}Spearman of the forecast with what came true is {estimate(row['spearman'])}"
+    return f"{where}, {told}; {first}{untold}."
 
 
 def _of_random(row: Mapping[str, Any]) -> str:
@@ -88,15 +93,16 @@ def _lost(row: Mapping[str, Any]) -> str:
 
 
 def _repeated(row: Mapping[str, Any]) -> str:
-    """How far gains agree with themselves, and where they are but noise."""
+    """How far gains agree with themselves, and where reward models do not differ beyond seeds."""
     if row["spearman"] is None:
         return f"{row['algorithm']}: how far its gains agree between seeds is not known, for want of seeds."
-    lost = listed([f"{item['policy']} by {item['truth']}" for item in row["within_noise"]])
-    noise = f" On {lost} they do not differ by more than their noise, and no forecast can be judged." if lost else ""
+    lost = listed([f"{item['policy']} by {item['truth']}" for item in row["by_seed"]])
+    alike = f" On {lost} reward models are not shown to differ beyond what differs by seed (F test at {CHANCE:.0%})."
     agree = f"{row['algorithm']}: the gains of two seeds agree at Spearman {row['spearman']:.2f}"
     return (
-        f"{agree}, and {row['between']:.0%} of their variance is between reward models; over {row['seeds']} seeds no"
-        f" predictor can be expected to correlate at more than {row['ceiling']:.2f} (Pearson).{noise}"
+        f"{agree}, and {row['between']:.0%} of their variance is between reward models: who does not know the seed"
+        f" could not be expected to correlate with the mean of {row['seeds']} at more than {row['ceiling']:.2f}"
+        f" (Pearson); who sees each seed's own reward models may.{alike if lost else ''}"
     )
 
 

@@ -72,10 +72,16 @@ def _row(names: tuple[str, ...], group: pd.DataFrame) -> dict[str, Any]:
     first = group.iloc[0]
     row: dict[str, Any] = dict(zip(KEYS, names, strict=True))
     row |= {"kind": str(first["kind"]), "trained": bool(first["trained"]), "seeds": len(group)}
-    return row | {name: _over_seeds(group, name).json() for name in NUMBERS}
+    return row | {name: over_seeds(group, name).json() for name in NUMBERS}
 
 
-def _over_seeds(group: pd.DataFrame, name: str) -> Estimate:
+def over_seeds(group: pd.DataFrame, name: str) -> Estimate:
+    """A number of one cell: the mean over seeds with Student's interval, or the one seed's value with its own.
+
+    Args:
+        group: a row a seed, with the number and, of one seed, `NAME_low` and `NAME_high`.
+        name: of the number.
+    """
     values = _floats(group, name)
     known = np.isfinite(values)
     if known.sum() > 1:

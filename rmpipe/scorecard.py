@@ -1,10 +1,12 @@
 """The scorecard: how forecasts did against what came true, beside their rivals.
 
 In goes `cells`, a tidy table with one row per (truth, seed, policy, algorithm, reward_model): whether it is `trained`,
-the `gain` that came true, in standard deviations of that ground truth, and any of `judgement.PREDICTORS`. Out comes a
-dictionary that JSON can hold. What is scored are means over seeds, within one policy, algorithm and ground truth.
-Reward models are the unit: an interval is over resamples of them, the same ones in every policy and under every truth.
-Nobody is helped by silence: what a forecast refuses counts as tied at the mean of what it tells.
+the `gain` that came true, in standard deviations of that ground truth, any of `judgement.PREDICTORS`, and `judge`, the
+ground truth that told what came true, where that is another. Out comes a dictionary that JSON can hold. What is scored
+are means over seeds, within one policy, algorithm and ground truth. Reward models are the unit: an interval is over
+resamples of them, the same ones in every policy and under every truth.
+Nobody is helped by silence: what a forecast refuses counts as tied at the mean of what it tells. The ground truth that
+is scored is no candidate: its own forecast is 1 by construction, and nobody could choose it.
 """
 
 from __future__ import annotations
@@ -18,20 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rmpipe.interval import Estimate, correlate, of_draws
-from rmpipe.judgement import PREDICTORS, sentences
+from rmpipe.judgement import CHANCE, PREDICTORS, sentences
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import ArrayLike, NDArray
 
 KEYS = ("truth", "policy", "algorithm")
-SCORES = ("spearman", "pearson", "regret")
 PLACES = {"policies": "policy", "truths": "truth"}
 """What is pooled over, by what the count of each is called."""
 FEWEST = 3
 """Reward models below which nothing is scored: two always correlate at 1 or -1."""
-CHANCE = 0.05
-"""Gains are within their noise where differences such as theirs are likelier than this by noise alone."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class Grid:
         return Grid(self.names, models, self.gain[kept], {name: each[kept] for name, each in self.foretold.items()})
 
     def scores(self, predictor: str, counts: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        """Each of SCORES in each resample.
+        """Spearman, Pearson and regret in each resample.
 
         A rival's correlations are over the reward models that it knows, the forecast's over all: those that it refuses
         are put at the mean of its others. Whom a predictor does not know, it does not put first.
@@ -82,7 +81,8 @@ def card(cells: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict[str, Any
 
     A predictor that tells all reward models alike has no correlation, and counts as 0 where correlations are pooled:
     who cannot order is not helped by being left out. A resample in which all gains are alike is left out, of all. A
-    regret in a resample is against the best that was drawn.
+    regret in a resample is against the best that was drawn. Of every predictor alike the row is left out whose reward
+    model is the truth that is scored.
 
     Args:
         cells: see the module.
@@ -93,16 +93,23 @@ def card(cells: pd.DataFrame, draws: int = 2000, seed: int = 0) -> dict[str, Any
         As JSON holds it: `cells`, a row per truth, policy, algorithm, over ("all", and "trained" where others were
         constructed) and predictor, with n, spearman, pearson, regret (the best gain less that of the reward model put
         first, mean over those tied there) and regret_share (as a share of a random pick's); `pooled`, their means over
-        truths and policies with intervals, how many forecasts were `asked` for and `refused` there, and `difference`,
-        the forecast's scores less each one's on the reward models that both know; `reliability`; `sentences`.
+        truths and policies with intervals, how many forecasts were `asked` for and `refused` there, whether the truth
+        itself was left `aside`, and `difference`, the forecast's scores less each one's on the reward models that both
+        know; `reliability`; `sentences`.
     """
     random = np.random.default_rng(seed)
+    itself = cells["reward_model"] == cells.get("judge", cells["truth"])
+    dropped, cells = cells[itself], cells[~itself]
+    aside = {
+        (row.algorithm, over) for row in dropped.itertuples() for over in ("all", "trained")[: 1 + bool(row.trained)]
+    }
     grids = list(_grids(cells))
     groups: dict[tuple[str, str], list[Grid]] = {}
     for grid in grids:
         groups.setdefault((grid.names["algorithm"], grid.names["over"]), []).append(grid)
     built = set(cells.loc[~cells["trained"].astype(bool), "reward_model"])
-    pooled = [line for mine in groups.values() for line in _pooled(mine, built, draws, random)]
+    pooled = [line | {"aside": (line["algorithm"], line["over"]) in aside}
+              for mine in groups.values() for line in _pooled(mine, built, draws, random)]  # fmt: skip
     told = {"cells": [line for grid in grids for line in _scored(grid)], "pooled": pooled}
     told |= {"reliability": reliability(cells)}
     return told | {"sentences": sentences(pooled, told["reliability"])}
@@ -213,7 +220,7 @@ def _pooled(grids: list[Grid], built: set[str], draws: int, random: np.random.Ge
         asked = sum(len(grid.models) for grid in mine)
         row |= {"asked": asked, "refused": asked - sum(int(grid.known(name).sum()) for grid in mine)}
         row |= {key: len({grid.names[name] for grid in mine}) for key, name in PLACES.items()}
-        means = {score: _mean([each[score] for each in found[name].values()]) for score in SCORES}
+        means = _means(list(found[name].values()))
         row |= {score: _interval(values).json() for score, values in means.items()}
         at_random = _mean([found["random"][place]["regret"] for place in found[name]])
         row["regret_share"] = _interval(_share(means["regret"], at_random)).json()
@@ -230,10 +237,15 @@ def _differences(
             both = grid.known("forecast") & grid.known(rival)
             if both.sum() >= FEWEST:
                 one, other = (grid.among(both).scores(name, counts[:, both]) for name in ("forecast", rival))
-                less.append({score: one[score] - other[score] for score in SCORES})
+                less.append({score: one[score] - other[score] for score in one})
     if not less:
         return None
-    return {score: _interval(_mean([each[score] for each in less])).json() for score in SCORES}
+    return {score: _interval(values).json() for score, values in _means(less).items()}
+
+
+def _means(cells: Sequence[dict[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    """Of each score."""
+    return {score: _mean([each[score] for each in cells]) for score in cells[0]}
 
 
 def _mean(scores: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -255,15 +267,17 @@ def _interval(values: NDArray[np.float64]) -> Estimate:
 
 
 def reliability(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    """How far gains agree between seeds, by algorithm: no predictor can be expected to correlate better with them.
+    """How far gains agree between seeds, by algorithm.
 
     Of a table of reward models by seeds, without what is common to a seed: the share of a single gain's variance that
     is between reward models (the intraclass correlation ICC(3,1) of Shrout and Fleiss, 1979, Psychol. Bull. 86,
-    420-428), and the root of that share for the mean over seeds, beyond which Pearson is not to be expected.
+    420-428), and the root of that share for the mean over seeds: beyond it Pearson is not to be expected of who does
+    not know the seed. A seed trains reward models of its own, so that who sees these may go beyond.
 
     Returns:
-        Dictionaries with algorithm, seeds, spearman (of two seeds), between, ceiling, and within_noise, the truths and
-        policies of gains that an F test does not tell apart; None for all of them where there is one seed.
+        Dictionaries with algorithm, seeds, spearman (of two seeds), between, ceiling, and by_seed, the truths and
+        policies where an F test does not tell that reward models differ beyond what differs by seed; None for all of
+        them where there is one seed.
     """
     found = []
     for algorithm, table in cells.groupby("algorithm", sort=False):
@@ -278,7 +292,7 @@ def reliability(cells: pd.DataFrame) -> list[dict[str, Any]]:
             for name in ("spearman", "between", "ceiling")
         }
         lost = [{"truth": truth, "policy": policy} for (truth, policy), row in rows.items() if row["chance"] > CHANCE]
-        found.append(told | {"within_noise": lost if rows else None})
+        found.append(told | {"by_seed": lost if rows else None})
     return found
 
 

@@ -59,7 +59,8 @@ def test_the_highest_proxy_stands_beside_its_ground_truth_where_one_is_known():
 
 def told(name: str, rank: str, gain: float, forecast: float | None = 1.0) -> dict[str, Any]:
     """A row of a forecast."""
-    return {"reward_model": name, "rank": rank, "gain": {"value": gain}, "forecast": forecast and {"value": forecast}}
+    row = {"reward_model": name, "rank": rank, "gain": {"value": gain}, "truth": "gold"}
+    return row | {"forecast": forecast and {"value": forecast}}
 
 
 def test_what_the_first_of_a_forecast_gained_stands_beside_who_gained_most():
@@ -68,7 +69,48 @@ def test_what_the_first_of_a_forecast_gained_stands_beside_who_gained_most():
     assert words(caption.foretold([best | {"rank": "1"}, other])) == "truth gained most, 0.50, as was foretold."
     tied = [row | {"rank": "1="} for row in (first, best)]
     assert words(caption.foretold([*tied, other])).endswith("; the 2 foretold to be first 0.30 to 0.50.")
-    assert words(caption.foretold([best, other])).endswith("; the forecast puts nobody first.")
+    assert words(caption.foretold([first | {"gain": None}, best])).endswith("; of who is put first it is not known.")
+
+
+def test_the_ground_truth_itself_is_not_said_to_have_been_foretold_to_be_first():
+    rows = [told("gold", "1", 0.9), told("off", "2", 0.3), told("flat", "3", 0.1)]
+    assert words(caption.foretold(rows)) == ("off gained most, 0.30 (the ground truth itself aside), as was foretold.")
+    assert words(caption.foretold(rows[:1])) == "The ground truth itself, which is nobody to choose."
+
+
+def tilted(name: str, *gain: float, turn: float | None = None) -> dict[str, Any]:
+    """A path whose last look the samples do not carry."""
+    looks = range(len(gain))
+    path = {"eta": [float(eta) for eta in looks], "kl": [0.5 * eta for eta in looks], "gain": list(gain)}
+    held = {"ess": [1.0] * (len(gain) - 1) + [0.05], "least": 0.1, "turn": turn}
+    return {"truth": "gold", "reward_model": name} | path | held
+
+
+def test_of_tilted_policies_the_highest_is_named_and_the_one_that_turns_first():
+    curves = [tilted("a", 0, 0.4, 0.6, 9.0), tilted("b", 0, 0.3, 0.1, 0.0, turn=1.0)]
+    assert words(caption.tilted(curves)) == (
+        "a gets highest, 0.60 sd at a KL of 1.00; 1 of 2 turns, b first, at 0.30 sd and a KL of 0.50."
+    )
+    assert words(caption.tilted(curves[:1])) == "a gets highest, 0.60 sd at a KL of 1.00; none is seen to turn."
+    itself = tilted("gold", 0, 1.0, 1.5, 2.0)
+    assert words(caption.tilted([itself, curves[0]])) == (
+        "a gets highest, 0.60 sd at a KL of 1.00 (the ground truth itself aside); none is seen to turn."
+    )
+
+
+def test_of_the_best_of_n_the_best_the_worst_and_the_one_that_falls_most_are_named():
+    n = [1, 2, 4]
+    curves = [{"truth": "gold", "reward_model": name, "n": n, "gain": gain}
+              for name, gain in (("a", [0, 0.4, 0.8]), ("b", [0, 0.3, 0.1]), ("c", [0, -0.1, -0.5]))]  # fmt: skip
+    told = "The best of 4 by a gains most, 0.80 sd; by c least, \N{MINUS SIGN}0.50"
+    assert words(caption.best_of_n(curves[::2])) == f"{told}."  # who only falls is the least already
+    assert words(caption.best_of_n(curves)) == f"{told}; b falls from 0.30 at 2 to 0.10."
+    assert words(caption.best_of_n(curves[:1])) == "The best of 4 by a gains most, 0.80 sd."
+    itself = curves[0] | {"reward_model": "gold", "gain": [0, 1.4, 1.9]}
+    assert words(caption.best_of_n([itself, curves[0]])) == (
+        "The best of 4 by a gains most, 0.80 sd (the ground truth itself aside)."
+    )
+    assert words(caption.best_of_n([itself])) == "The best of 4 by gold gains most, 1.90 sd."
 
 
 def test_of_predictors_the_best_two_are_named():

@@ -87,6 +87,29 @@ def test_a_forecast_of_no_sense_is_left_in_its_place_and_its_interval_is_cut_off
     assert max(float(text) for text in re.findall(r">([\d.]+)</text>", svg)) <= 2.5
 
 
+def test_a_tilted_policy_is_drawn_as_far_as_its_samples_carry_it_and_a_turn_is_marked():
+    path = {"eta": [0.0, 1.0, 2.0, 4.0], "kl": [0.0, 0.5, 1.0, 9.0], "ess": [1.0, 0.5, 0.1, 0.01], "least": 0.1}
+    curves = [
+        path | {"reward_model": "ex", "gain": [0.0, 0.5, 0.2, -9.0], "turn": 1.0},
+        path | {"reward_model": "im", "gain": [0.0, 0.1, 0.3, 9.0], "turn": None},
+    ]
+    svg = figure.tilted(curves, INK, {"ex": True, "im": False}, "weak, rloo")
+    said = "ex 0.20 at a KL of 1.00, turned; im 0.30 at a KL of 1.00"
+    assert f'aria-label="Tilted policy, weak, rloo, ground-truth gain against KL; at the end: {said}"' in svg
+    assert max(float(text) for text in re.findall(r">([\d.]+)</text>", svg)) <= 1
+    assert [marks(svg, colour) for colour in INK.values()] == [1, 0]
+    assert figure.tilted([], INK, {}, "weak, rloo") == ""
+
+
+def test_the_best_of_n_stands_over_n_each_twice_the_one_before():
+    curves = [{"reward_model": "ex", "n": [1, 2, 4, 8], "gain": [0.0, 0.5, 0.8, 0.7]}]
+    svg = figure.best_of_n(curves, INK, {"ex": True}, "weak")
+    assert 'aria-label="Best of n, weak, ground-truth gain; at the end: ex 0.70 of 8"' in svg
+    places = {text: float(x) for x, text in re.findall(r'x="([\d.]+)" y="[\d.]+"[^>]*>([1248])</text>', svg)}
+    assert places["2"] - places["1"] == pytest.approx(places["8"] - places["4"], abs=0.1)
+    assert figure.best_of_n([], INK, {}, "weak") == ""
+
+
 def test_a_hollow_bar_is_not_filled():
     full = figure.bars([bar("a", 0.4)], "x", "small")
     hollow = figure.bars([bar("a", 0.4, full=False)], "x", "small")

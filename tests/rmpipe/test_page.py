@@ -196,12 +196,14 @@ def test_without_a_ground_truth_how_far_to_go_cannot_be_told_and_older_answers_s
 
 
 def foretold(answer: dict, *truths: str) -> dict:
-    """The same with forecasts: of the three the last is refused, and the second gained most."""
+    """The same with forecasts: of the five "flat" is refused, and the ground truth gained most."""
     rows, table = [], []
     for truth in truths or ("truth",):
         for name, trained, value, gain in (
             ("<b>off", True, 1.1, 0.3),
             ("truth", False, 1.0, 0.5),
+            ("thin", True, 0.3, 0.2),
+            ("long", True, 0.2, -0.1),
             ("flat", False, 0.1, 0.1),
         ):
             about = {"truth": truth, "policy": "weak", "algorithm": "rloo", "reward_model": name, "trained": trained}
@@ -237,14 +239,48 @@ def test_the_forecast_stands_beside_what_came_true_with_its_sentences_and_its_ri
     check_whole(html)
     told = foreseen(html)
     assert "weak, rloo: &lt;b&gt;off is foretold to teach best, at 1.10 [1.00, 1.20]." in told
-    assert "rloo: over 3 reward models (2 constructed), 1 policy and 1 ground truth, Spearman of the forecast" in told
+    assert "rloo: over 4 reward models (1 constructed), 1 policy and 1 ground truth, the ground truth itself" in told
     assert "1= &lt;b&gt;off explicit 1.10 1.00 to 1.20 0.30 0.20 to 0.40 2 1= truth explicit, constructed 1.00" in told
     assert (
         "? flat explicit, constructed &ndash; 0.10 0.00 to 0.20 3 Not foretold, flat: too few: 0.04 &lt;i&gt;" in told
     )
-    assert "truth gained most, 0.50 ; the 2 foretold to be first 0.30 to 0.50 ." in told
-    assert "reward variance −0.50" in told
+    assert "off gained most, 0.30 (the ground truth itself aside); the 3 foretold to be first −0.10 to 0.30" in told
+    assert "reward variance −1.00" in told
+    assert "Before any RLHF, from samples" in told
+    assert "tilted" not in told
     assert '<a href="#foreseen">' in html
+
+
+def test_what_was_paid_for_is_neither_drawn_nor_told_as_foretold(answer):
+    told = foretold(answer)
+    for row in told["forecast"]["rows"]:
+        row |= {"gain_foretold": ends(0.77), "calibrates": row["reward_model"] == "thin"}
+    html = page.render(told | {"forecast": told["forecast"] | {"paid": ["thin"]}})
+    text = foreseen(html)
+    assert "Before any RLHF but that of thin, which was paid for, from samples" in text
+    assert "thin explicit 0.30 0.20 to 0.40 paid for 0.20" in text
+    assert "Paid for, and not drawn: thin." in text
+    (label,) = re.findall(r'aria-label="Forecast against what came true, ([^"]*)"', html)
+    assert "long 0.77" in label
+    assert "thin" not in label
+
+
+def test_the_tilted_policy_and_the_best_of_n_stand_side_by_side_by_the_first_truth_alone(answer):
+    told = foretold(answer, "truth", "tone")
+    names = ["<b>off", "truth", "flat"]
+    path = {"eta": [0.0, 1.0, 2.0], "kl": [0.0, 0.5, 9.0], "ess": [1.0, 0.5, 0.1], "gain": [0.0, 0.4, 0.2], "turn": 1.0}
+    place = {"policy": "weak", "least": 0.25}
+    tilted = [place | path | {"truth": truth, "algorithm": algorithm, "reward_model": name}
+              for truth in ("truth", "tone") for algorithm in ("rloo", "grpo") for name in names]  # fmt: skip
+    best = [{"truth": truth, "policy": "weak", "reward_model": name, "n": [1, 2], "gain": [0.0, 0.5]}
+            for truth in ("truth", "tone") for name in names]  # fmt: skip
+    html = page.render(told | {"forecast": told["forecast"] | {"tilted": tilted, "best_of_n": best}})
+    check_whole(html)
+    assert html.count('aria-label="Tilted policy, weak, rloo, ') == html.count('aria-label="Best of n, weak, ') == 1
+    assert "grpo, tilted" not in html
+    text = foreseen(html)
+    assert "a line ends where too few of the samples carry it further" in text
+    assert "2 of 2 turn, " in text
 
 
 def test_each_ground_truth_has_forecasts_of_its_own_and_ranks_are_by_the_studys(answer):

@@ -193,6 +193,22 @@ def test_a_card_is_json_and_the_same_again():
 # -- how far gains agree with themselves ------------------------------------------------------------------------------
 
 
+def test_the_ground_truth_itself_is_no_candidate_of_any_predictor():
+    told = np.array([0.2, 0.1, 0.3, 1.0, 0.0, 0.4])
+    table = cells(truths=("gold", "tone"), forecast=told, variance=told)
+    named = table["reward_model"].replace({"m3": "gold"})  # the best, and said to be so
+    rows = card(table.assign(reward_model=named), draws=50)
+    for predictor in ("forecast", "variance", "random"):
+        own, other = ((row["n"], row["regret"]) for row in rows["cells"] if row["predictor"] == predictor)
+        assert own == (5, pytest.approx(0.7 - (np.delete(GAIN, 3).mean() if predictor == "random" else 0.2)))
+        assert other == (6, pytest.approx(0.9 - GAIN.mean() if predictor == "random" else 0))
+    assert "the ground truth itself aside, Spearman of the forecast" in rows["sentences"][0]
+    own = table[table["truth"] == "gold"].assign(reward_model=named, truth="labels", judge="gold")
+    assert [row["n"] for row in card(own, draws=50)["cells"] if row["predictor"] == "forecast"] == [5]
+    alone = table.assign(reward_model="gold", truth="gold").iloc[:2]
+    assert card(alone, draws=50)["sentences"] == [judgement.NOTHING]
+
+
 def test_the_share_between_reward_models_and_the_ceiling_are_those_that_the_gains_were_drawn_with():
     random, found = np.random.default_rng(0), []
     for _ in range(40):
@@ -204,29 +220,32 @@ def test_the_share_between_reward_models_and_the_ceiling_are_those_that_the_gain
     assert np.mean(found, axis=0) == pytest.approx([1 / 2, 3 / 4], abs=0.06)
 
 
-def test_a_perfect_predictor_does_not_correlate_beyond_the_ceiling():
+def test_the_ceiling_is_of_who_does_not_know_the_seed_and_who_sees_its_reward_models_goes_beyond():
     random, found = np.random.default_rng(0), []
     for _ in range(40):
         gain = random.normal(size=25)
         table = cells(gain, seeds=2)
         table["gain"] += random.normal(size=len(table))
         means = table.groupby("reward_model", sort=False)["gain"].mean().to_numpy()
-        found.append([float(correlate(gain, means, "pearson")), reliability(table)[0]["ceiling"]])
-    best, ceiling = np.mean(found, axis=0)
-    assert best == pytest.approx(ceiling, abs=0.05)
+        seen = of(card(table.assign(forecast=table["gain"]), draws=2)["cells"], "forecast")
+        found.append([float(correlate(gain, means, "pearson")), reliability(table)[0]["ceiling"], seen["pearson"]])
+    blind, ceiling, seeing = np.mean(found, axis=0)
+    assert blind == pytest.approx(ceiling, abs=0.05)
+    assert seeing == pytest.approx(1) != pytest.approx(ceiling, abs=0.05)
 
 
-def test_where_gains_are_but_noise_it_is_said_and_of_one_seed_nothing_is():
+def test_where_reward_models_do_not_differ_beyond_seeds_it_is_said_and_of_one_seed_nothing_is():
     random = np.random.default_rng(3)
     table = cells(policies=("weak", "strong"), forecast=GAIN, noise=0.01)
     weak = table["policy"] == "weak"
     table.loc[weak, "gain"] = random.normal(size=int(weak.sum()))
     (row,) = reliability(table)
-    assert row["within_noise"] == [{"truth": "gold", "policy": "weak"}]
+    assert row["by_seed"] == [{"truth": "gold", "policy": "weak"}]
     said = card(table, draws=50)["sentences"]
-    assert any("On weak by gold they do not differ by more than their noise" in text for text in said)
+    alike = "On weak by gold reward models are not shown to differ beyond what differs by seed (F test at 5%)."
+    assert any(text.endswith(alike) for text in said)
     (row,) = reliability(cells(seeds=1))
-    assert (row["spearman"], row["within_noise"]) == (None, None)
+    assert (row["spearman"], row["by_seed"]) == (None, None)
 
 
 # -- in words ---------------------------------------------------------------------------------------------------------
@@ -238,13 +257,13 @@ def test_the_sentences_say_of_how_many_by_how_much_and_what_is_not_supported():
     told = cells(gain, built=5, noise=0.2, forecast=gain + 0.1 * random.normal(size=20),
                  variance=random.normal(size=20), policies=("weak", "strong"))  # fmt: skip
     first, rival, alone, *_, noise, last = card(told, draws=300)["sentences"]
-    assert first.startswith(
-        "rloo: over 20 reward models (5 constructed), 2 policies and 1 ground truth, Spearman of the"
-    )
+    assert first.startswith("rloo: over 20 reward models (5 constructed), 2 policies and 1 ground truth, Spearman of")
     assert "% of what a random pick loses." in first
     assert rival.endswith("The interval of the forecast lies wholly above every rival's value.")
     assert alone.startswith("rloo: over 15 trained reward models, 2 policies")
     assert "the gains of two seeds agree at Spearman 0.9" in noise
+    assert "who does not know the seed could not be expected to correlate with the mean of 2 at more than 0." in noise
+    assert noise.endswith("(Pearson); who sees each seed's own reward models may.")
     assert last.startswith("Not supported: that any of this holds for another policy, ground truth, algorithm or")
     assert "Intervals are over 20 reward models (5 constructed, which stand for no others), with" in last
 
