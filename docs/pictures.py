@@ -29,7 +29,8 @@ QUIET = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 def main() -> None:
     """Write report.png, figures.png, mlflow.png and prefect.png beside this file; or foresight.png."""
     if sys.argv[1:] == ["foresee"]:
-        answers = (ranking.answer() for ranking in find("rank") if isinstance(ranking, Ranking))
+        rankings = sorted(find("rank"), key=lambda ranking: ranking.record["created"])
+        answers = (ranking.answer() for ranking in rankings if isinstance(ranking, Ranking))
         return of_foresight([answer for answer in answers if answer["study"] == "foresee"][-1])
     program = shutil.which("chromium") or sys.exit("no chromium on this machine; Debian's package `chromium` has it")
     with sync_playwright() as driver:
@@ -64,7 +65,7 @@ def of_foresight(answer: dict[str, Any]) -> None:
         above.set(title=name, xlabel="foretold gain, sd", ylabel="realised gain, sd")
         _dots(below, [row for row in told["scorecard"]["pooled"] if (row["algorithm"], row["over"]) == (name, "all")])
     discs = [plt.Line2D([], [], marker="o", linestyle="", color=shade, label=truth) for truth, shade in shades.items()]
-    panels[0][0].legend(
+    panels[0][min(1, len(names) - 1)].legend(
         handles=discs,
         frameon=False,
         loc="lower right",
