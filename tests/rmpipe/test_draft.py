@@ -85,7 +85,7 @@ def test_labels_are_named_in_the_study_and_what_they_say_is_said(tmp_path: Path,
     assert study.foresight.labels.path == str(file)
     assert 'labels = "labels.jsonl"' in draft.text()  # beside the study: from there
     name = next(iter(study.policies))
-    assert ("labels", str(file), f"{name}: labels of 4 responses to 2 prompts, by pairs") in list(draft.seen())
+    assert ("labels", str(file), f"{name}: labels of 4 responses to 2 prompts, by 2 pairs") in list(draft.seen())
     told = [text.removeprefix(f"{file}: ") for text in draft.assumed() if text.startswith(str(file))]
     assert [text.split()[0] for text in told] == ["`rmpipe", "rows", "a"]
     assert f"rows that name no policy are responses of {name}, as it came" in told

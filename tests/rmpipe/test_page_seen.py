@@ -163,10 +163,10 @@ def test_those_who_listen_hear_regions_headings_figures_and_tables(look):
     assert 1 not in levels[1:]
     assert all(after - before <= 1 for before, after in pairwise(levels))
     figures = seen.locator("svg").count()
-    assert figures == 13
+    assert figures == 14
     assert seen.get_by_role("img", name=re.compile(r"\w+ .*\d")).count() == figures
     tables = seen.locator("table").count()
-    assert seen.locator("table > caption").count() == tables == 5
+    assert seen.locator("table > caption").count() == tables == 6
     assert seen.locator("th:not([scope])").count() == 0
     assert seen.locator("tbody tr").count() == seen.get_by_role("rowheader").count()
     assert seen.locator(".scroll[tabindex='0'][role=region][aria-label]").count() == tables
