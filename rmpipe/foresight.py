@@ -12,6 +12,7 @@ truth is NaN has no label and is left out of every number, as is a prompt with f
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -361,6 +362,7 @@ def _weights(
     return np.where(there, np.exp(eta * np.minimum(rewards - highest, 0.0)), 0.0), highest
 
 
+@cache
 def shown(share: float, samples: int) -> float:
     """The effective share that so few samples show, on average, where infinitely many would show `share`.
 

@@ -211,6 +211,7 @@ class Pools:
             if foresight.known(each).any(axis=1).sum() >= 2
         }
 
+    @cache  # noqa: B019
     def asked(self, seed: int, policy: str) -> list[str]:
         """The prompts of a policy's samples, one that two seeds have by the same words."""
         return [str(prompt) for prompt in self.rollouts[pool(seed, policy)].table()["prompt"]]

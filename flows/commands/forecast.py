@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flows.inquiry import Inquiry
     from rmpipe.artifact import Forecast, Race, Rollouts
     from rmpipe.study import Study
+    from rmpipe.teaching import Teaching
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -105,19 +106,25 @@ def _check(options: Namespace, inquiry: Inquiry) -> None:
     """
     from rmpipe.config import StudyError
 
-    _check_teaches(options, inquiry.study)
+    _teaching(options, inquiry.study)
     if all(step.call.stage.name != "forecast" for step in inquiry.plan.steps.values()):
         told = f"{options.study}: no ground_truth, and no labels, so that nothing says who is right"
         raise StudyError(f"{told}; name a reward model as ground_truth, or give --labels FILE")
 
 
-def _check_teaches(options: Namespace, study: Study) -> None:
+def _teaching(options: Namespace, study: Study) -> Teaching:
+    """A study of the only question that has forecasts.
+
+    Raises:
+        StudyError: it asks another.
+    """
     from rmpipe.config import StudyError
     from rmpipe.teaching import Teaching
 
     if not isinstance(study, Teaching):
         told = f"{options.study}: its question, {study.flow}, teaches no policy by RLHF"
         raise StudyError(f"{told}; name a study of the question teach")
+    return study
 
 
 def _forecast(inquiry: Inquiry) -> Forecast:
@@ -141,7 +148,7 @@ def _race(options: Namespace) -> int:
     def ask(study: Any) -> None:
         from flows.teach import Lesson
 
-        _check_teaches(options, study)
+        _teaching(options, study)
         if study.ground_truth is None:
             told = f"{options.study}: no ground_truth, and a race asks it for labels as it goes"
             raise StudyError(f"{told}; name one, or label a pool: --to-label FILE")
@@ -176,18 +183,16 @@ def _to_label(options: Namespace) -> int:
     if options.responses == 1:
         raise StudyError("--responses 1: labels of one response do not vary; ask for two a prompt at least")
     drawn: dict[str, Rollouts] = {}
-    fewest: list[int] = []
 
     def ask(study: Any) -> None:
         from flows.teach import Lesson
 
-        _check_teaches(options, study)
+        _teaching(options, study)
         for name in ("prompts", "responses"):
             asked, there = getattr(options, name), getattr(study.sampling, name)
             if asked and there and asked > there:
                 told = f"--{name} {asked}: sampling.{name} = {there}"
                 raise StudyError(f"{told}; raise it there: --set sampling.{name}={asked}")
-        fewest.append(study.foresight.fewest)
         lesson = Lesson(study, study.seeds[0])
         drawn.update({cell.policy: lesson.rollouts(cell.policy) for cell in study.cells()})
 
@@ -196,7 +201,8 @@ def _to_label(options: Namespace) -> int:
     _, said = made(options, inquiry)
     count = write(drawn, options.to_label, options.prompts, options.responses)
     text = f"{count} responses of {', '.join(drawn)} are in {options.to_label}: put a number in place of each null"
-    if options.prompts and options.prompts < (least := fewest[0]):
+    least = _teaching(options, inquiry.study).foresight.fewest
+    if options.prompts and options.prompts < least:
         text += f"; a forecast takes labels of {least} prompts at least (foresight.fewest)"
     changes = "".join(f" --set {quote(each)}" for each in options.set)
     following = f"then     rmpipe forecast {options.study}{changes} --labels {options.to_label}"
